@@ -1,0 +1,154 @@
+"""mqi.yaml -> frozen settings. Every mistake is reported at once, with its line and key."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from mqi.config_checks import check
+from mqi.config_keys import FILE, HOST_TYPES
+from mqi.config_shape import local_path
+from mqi.errors import ConfigurationProblem
+from mqi.resources import packaged_config
+from mqi.settings import (
+    Group,
+    HostSettings,
+    Logging,
+    Paths,
+    Queue,
+    Retention,
+    Settings,
+    Timing,
+    Transfer,
+    WatchFolder,
+)
+from mqi.yaml_reading import Mistake, Reading, parse
+
+CONFIG_VARIABLE = "MQI_CONFIG_PATH"
+PACKAGED_WORKFLOW = "default_qa"
+
+
+def user_config(environ: Mapping[str, str], *, windows: bool = os.name == "nt") -> Path:
+    """Where a user's own mqi.yaml lies, whether it exists or not."""
+    if windows:
+        folder = environ.get("APPDATA") or str(Path.home() / "AppData" / "Roaming")
+        return Path(folder) / "mqi" / "mqi.yaml"
+    # The XDG specification says to ignore a relative path here.
+    folder = environ.get("XDG_CONFIG_HOME", "")
+    if not Path(folder).is_absolute():
+        folder = str(Path(environ.get("HOME") or Path.home()) / ".config")
+    return Path(folder) / "mqi" / "mqi.yaml"
+
+
+def find_config(explicit: Path | None, environ: Mapping[str, str], cwd: Path) -> Path:
+    """The configuration file to use, absolute. A named one wins and must exist; there is no falling back.
+
+    Raises ConfigurationProblem when none is there.
+    """
+    named = explicit or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
+    if named is not None:
+        path = cwd / named
+        if not os.path.isfile(path):  # noqa: PTH113  Path.is_file raises where we may not look
+            by = "--config" if explicit else f"the environment variable {CONFIG_VARIABLE}"
+            raise ConfigurationProblem(
+                f"the configuration {path}, named by {by}, does not exist or may not be read",
+                "correct the path, or write a configuration with `mqi init`",
+            )
+        return path
+    candidates = (cwd / "config" / "mqi.yaml", user_config(environ))
+    for path in candidates:
+        if os.path.isfile(path):  # noqa: PTH113
+            return path
+    looked = " and ".join(str(path) for path in candidates)
+    raise ConfigurationProblem(
+        f"there is no configuration; looked for {looked}",
+        "run `mqi init` to write one, or name one with --config",
+    )
+
+
+def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
+    """The settings in the file at `path`, complete with defaults.
+
+    Raises ConfigurationProblem, whose message lists every mistake in the file and in the workflow
+    files that it names, one per line with file, line and key.
+    """
+    reading = Reading(Path(os.path.abspath(path)), environ)  # noqa: PTH100  resolve() asks the disk
+    node = parse(reading)
+    if reading.mistakes:
+        raise _problem(reading, reading.mistakes)
+    values = FILE.read(node, (), reading)
+    if not isinstance(values, dict):
+        raise _problem(reading, reading.mistakes)
+    values["workflows"] = {
+        PACKAGED_WORKFLOW: packaged_config() / "workflows" / f"{PACKAGED_WORKFLOW}.yaml",
+        **values.get("workflows", {}),
+    }
+    for number, host in enumerate(values.get("hosts", ()), start=1):
+        if isinstance(host, dict):
+            _resolve_host(host, number, reading)
+    others = check(values, reading)
+    if reading.mistakes or others:
+        raise _problem(reading, [*reading.mistakes, *others])
+    return _settings(values, reading.file)
+
+
+def _resolve_host(host: dict[str, Any], number: int, reading: Reading) -> None:
+    """Make the paths of a host on this computer absolute, in place."""
+    kind = HOST_TYPES.get(host.get("type", ""))
+    if kind is None or not kind.on_this_computer:
+        return
+    if host.get("python") == "":
+        host["python"] = sys.executable
+    for name in ("work_dir", "python"):
+        text = host.get(name)
+        # A bare command such as `python3` is looked up in the PATH.
+        if text is None or (name == "python" and not any(mark in text for mark in "/\\~")):
+            continue
+        try:
+            host[name] = str(local_path(text, reading.folder, reading.environ or {}))
+        except ValueError as problem:
+            reading.wrong(("hosts", number, name), str(problem))
+
+
+def _settings(values: dict[str, Any], file: Path) -> Settings:
+    paths = values["paths"]
+    database: Path = paths["database"]
+    return Settings(
+        source=file,
+        config_dir=file.parent,
+        timezone=ZoneInfo(values["timezone"]),
+        paths=Paths(
+            **paths,
+            # Named after the database, so that two of them in one folder do not share locks.
+            locks=database.with_name(f"{database.name}.locks"),
+            # Beside the configuration: it must survive a lost database.
+            installation=file.with_name("mqi.installation"),
+        ),
+        watch=tuple(WatchFolder(**watch) for watch in values["watch"]),
+        hosts=tuple(_host(host) for host in values["hosts"]),
+        workflows=values["workflows"],
+        logging=Logging(**values["logging"]),
+        transfer=Transfer(**values["transfer"]),
+        retention=Retention(**values["retention"]),
+        timing=Timing(**values["timing"]),
+    )
+
+
+def _host(values: dict[str, Any]) -> HostSettings:
+    queue = dict(values["queue"])
+    queue["groups"] = tuple(
+        group if isinstance(group, Group) else Group(**group)  # the default is made of Groups already
+        for group in queue["groups"]
+    )
+    return HostSettings(**{**values, "queue": Queue(**queue)})
+
+
+def _problem(reading: Reading, mistakes: list[Mistake]) -> ConfigurationProblem:
+    ordered = sorted(set(mistakes), key=lambda one: (one.file != reading.file.name, one))
+    count = "1 mistake" if len(ordered) == 1 else f"{len(ordered)} mistakes"
+    lines = [f"the configuration {reading.file} has {count}", *(f"  {mistake}" for mistake in ordered)]
+    return ConfigurationProblem("\n".join(lines), "correct the file and run the command again")

@@ -1,0 +1,179 @@
+"""What no single value of mqi.yaml can show: how its parts fit together. Reports all, with lines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo, available_timezones
+
+from mqi.config_keys import HOST_TYPES
+from mqi.config_shape import choices
+from mqi.settings import Group
+from mqi.workflow import Workflow, read_workflow
+from mqi.yaml_reading import INVALID, Key, Mistake, Reading
+
+Values = dict[str, Any]
+
+
+def check(values: Values, reading: Reading) -> list[Mistake]:
+    """Note what does not fit together in `values`, where wrong values are missing.
+
+    Returns the mistakes in the workflow files, whose lines are not this file's.
+    """
+    _check_timezone(values, reading)
+    _check_unique(values, reading)
+    _check_folders(values, reading)
+    _check_watch(values, reading)
+    timing = values.get("timing", {})
+    first, most = timing.get("backoff_first_s"), timing.get("backoff_max_s")
+    if first is not None and most is not None and first > most:
+        reading.wrong(("timing", "backoff_max"), "must not be shorter than `backoff_first`")
+    return _check_workflows(values, reading)
+
+
+def _numbered(values: Values, name: str) -> Iterator[tuple[Key, Values]]:
+    for number, item in enumerate(values.get(name, ()), start=1):
+        if item is not INVALID:
+            yield (name, number), item
+
+
+def _check_timezone(values: Values, reading: Reading) -> None:
+    name = values.get("timezone")
+    if name is None:
+        return
+    try:
+        ZoneInfo(name)
+    except (LookupError, ValueError, OSError):
+        zones = tuple(sorted(available_timezones()))
+        if not zones:
+            reading.wrong(("timezone",), "this computer has no time zone database; install `tzdata`")
+            return
+        near = choices(name, zones)
+        advice = (
+            near if near.startswith("did you") else "write an IANA name such as Asia/Seoul or Europe/Berlin"
+        )
+        reading.wrong(("timezone",), f"there is no time zone `{name}`; {advice}")
+
+
+def _check_unique(values: Values, reading: Reading) -> None:
+    for section, name, noun in (("watch", "room", "room"), ("hosts", "name", "host")):
+        first: dict[str, Key] = {}
+        for key, item in _numbered(values, section):
+            label = item.get(name)
+            if label is None:
+                continue
+            # Room labels become folders, which Windows does not tell apart by case.
+            known = first.setdefault(label.casefold(), (*key, name))
+            if known != (*key, name):
+                line = reading.lines.get(known, 0)
+                reading.wrong((*key, name), f"`{label}` is already the {noun} in line {line}")
+    for key, host in _numbered(values, "hosts"):
+        seen: set[str] = set()
+        for number, group in enumerate(host.get("queue", {}).get("groups", ()), start=1):
+            label = _group(group).get("name")
+            if label is None:
+                continue
+            if label in seen:
+                reading.wrong(
+                    (*key, "queue", "groups", number, "name"), f"the group `{label}` is given twice"
+                )
+            seen.add(label)
+
+
+def _check_folders(values: Values, reading: Reading) -> None:
+    """Nothing that mqi writes may lie in a watch folder, where it would become a case, nor the reverse."""
+    watched = [(key, item["path"]) for key, item in _numbered(values, "watch") if "path" in item]
+    written: list[tuple[Key, Path, str]] = [
+        (("paths", name), path, f"the folder for {name}" if name != "database" else "the database")
+        for name, path in values.get("paths", {}).items()
+    ]
+    for key, host in _numbered(values, "hosts"):
+        kind = HOST_TYPES.get(host.get("type", ""))
+        if kind is not None and kind.on_this_computer and "work_dir" in host:
+            work_dir = Path(host["work_dir"])
+            written.append(((*key, "work_dir"), work_dir, f"the work folder of {host.get('name', 'a host')}"))
+    for number, (key, path) in enumerate(watched):
+        for other_key, other in watched[:number]:
+            if _within(path, other) or _within(other, path):
+                line = reading.lines.get((*other_key, "path"), 0)
+                reading.wrong(
+                    (*key, "path"), f"overlaps the watch folder in line {line}: cases would be seen twice"
+                )
+        for place, folder, noun in written:
+            if _within(folder, path):
+                reading.wrong(
+                    place, f"{noun} lies in a watch folder ({path}), where it would be taken for a case"
+                )
+            elif noun != "the database" and _within(path, folder):
+                reading.wrong((*key, "path"), f"lies in {noun} ({folder})")
+    for number, (place, folder, noun) in enumerate(written):
+        for _, other, other_noun in written[:number]:
+            both = "work folder" in noun and ("work folder" in other_noun or "results" in other_noun)
+            if both and (_within(folder, other) or _within(other, folder)):
+                reading.wrong(place, f"{noun} overlaps {other_noun} ({other})")
+
+
+def _within(path: Path, folder: Path) -> bool:
+    """Whether `path` is `folder` or lies in it, by their names: no disk is asked, none may be gone."""
+    inner, outer = Path(os.path.normcase(path)), Path(os.path.normcase(folder))
+    return inner == outer or outer in inner.parents
+
+
+def _check_watch(values: Values, reading: Reading) -> None:
+    for key, watch in _numbered(values, "watch"):
+        if watch.get("depth", 1) is None and watch.get("require") == ():
+            reading.wrong((*key, "require"), "must name a pattern, because `depth: any` looks for it")
+
+
+def _check_workflows(values: Values, reading: Reading) -> list[Mistake]:
+    files: dict[str, Path] = values["workflows"]
+    others: list[Mistake] = []
+    loaded: dict[str, Workflow] = {}
+    used = {watch["workflow"] for _, watch in _numbered(values, "watch") if "workflow" in watch}
+    for name, path in files.items():
+        key: Key = ("workflows", name)
+        if key not in reading.lines and name not in used:
+            continue  # the packaged one, and nobody uses it
+        if key in reading.lines and not os.path.isfile(path):  # noqa: PTH113  Path.is_file may raise
+            reading.wrong(key, f"there is no file {path}, or it may not be read")
+            continue
+        workflow, mistakes = read_workflow(path, name)
+        others += mistakes
+        if workflow is not None:
+            loaded[name] = workflow
+    for key, watch in _numbered(values, "watch"):
+        wanted = watch.get("workflow")
+        if wanted is not None and wanted not in files:
+            place = (*key, "workflow")
+            reading.wrong(place, f"there is no workflow `{wanted}`; {choices(wanted, tuple(files))}")
+    for name in sorted(used & set(loaded)):
+        _check_groups(loaded[name], values, reading)
+    return others
+
+
+def _check_groups(workflow: Workflow, values: Values, reading: Reading) -> None:
+    """Every host must be able to run every step: a case may go to any of them."""
+    for key, host in _numbered(values, "hosts"):
+        place = (*key, "queue", "groups")
+        listed = host.get("queue", {}).get("groups")
+        if listed is None or any("name" not in _group(group) for group in listed):
+            continue
+        groups = {_group(group)["name"]: _group(group) for group in listed}
+        for step in workflow.steps:
+            group = groups.get(step.group)
+            user = f"the step `{step.name}` of the workflow `{workflow.name}`"
+            if group is None:
+                reading.wrong(
+                    place, f"{user} needs a group `{step.group}`; there are only: {', '.join(groups)}"
+                )
+            elif step.gpu and group.get("gpus") in ("none", ()):
+                reading.wrong(place, f"{user} takes a GPU, and the group `{step.group}` has `gpus: none`")
+
+
+def _group(group: Any) -> Values:
+    """The default groups are Groups already, those of the file still values; INVALID ones are empty."""
+    if isinstance(group, Group):
+        return {"name": group.name, "slots": group.slots, "gpus": group.gpus}
+    return group if isinstance(group, dict) else {}

@@ -1,0 +1,26 @@
+"""Execution hosts. A new type is one class and one line in `TYPES`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mqi.errors import ConfigurationProblem
+from mqi.host.base import Host
+from mqi.host.local import LocalHost
+from mqi.settings import HostSettings
+
+TYPES: dict[str, Callable[[HostSettings, str], Host]] = {
+    "local": LocalHost,
+}
+
+
+def open_host(settings: HostSettings, installation: str) -> Host:
+    """The host of these settings, spoken to in the name of `installation`. Opens no connection yet.
+
+    Raises ConfigurationProblem for a type that there is not.
+    """
+    if settings.type not in TYPES:
+        raise ConfigurationProblem(
+            f"host {settings.name}: there is no type {settings.type!r}", f"known are: {', '.join(sorted(TYPES))}"
+        )
+    return TYPES[settings.type](settings, installation)

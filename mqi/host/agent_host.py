@@ -1,0 +1,175 @@
+"""A host that is spoken to through its agent, over whatever channel a subclass opens.
+
+One process per request: nothing on the host remembers a connection, so a connection may break anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from mqi.host import download, framing, upload
+from mqi.host.base import Answer, Blob, DownloadOutcome, Progress, RemoteFile, UploadOutcome
+from mqi.host.channel import Channel, Watchdog
+from mqi.host.conversation import PROTOCOL, Conversation, refusal
+from mqi.settings import HostSettings
+
+# A job is lost after this many listings without it, over this long by the host's clock.
+LOST_LISTINGS = 3
+LOST_AFTER_S = 120.0
+# So many files travel under one request: its header stays far below the limit of a message.
+BATCH = 5000
+Item = TypeVar("Item")
+
+
+class AgentHost(ABC):
+    """See `base.Host`. Subclasses open channels and deploy the scripts."""
+
+    def __init__(
+        self,
+        settings: HostSettings,
+        installation: str,
+        *,
+        lost_listings: int = LOST_LISTINGS,
+        lost_after_s: float = LOST_AFTER_S,
+    ) -> None:
+        self.settings = settings
+        self._installation = installation
+        self._lost = {"lost_listings": lost_listings, "lost_after_s": lost_after_s}
+        self._scripts = ""
+
+    @abstractmethod
+    def _open_channel(self, arguments: Sequence[str]) -> Channel:
+        """Starts `python -I -S` (the agent needs no site-packages) with `arguments` on the host. Raises an MqiError when that cannot be done."""
+
+    @abstractmethod
+    def _deploy(self) -> str:
+        """Brings the scripts to the host unless it has them; their hash."""
+
+    @abstractmethod
+    def _path(self, *parts: str) -> str:
+        """A path below the work directory, as the host writes it."""
+
+    def close(self) -> None:  # noqa: B027  # a subclass that keeps a connection ends it here
+        """Nothing is kept open between requests here."""
+
+    def deploy(self) -> str:
+        """The hash of the scripts, which are on the host afterwards."""
+        if not self._scripts:
+            self._scripts = self._deploy()
+        return self._scripts
+
+    def ask(self, calls: Sequence[Mapping[str, Any]]) -> Answer:
+        """One request with `calls`, and its answer."""
+        with self._conversation(calls) as conversation:
+            conversation.end_request()
+            answer = conversation.answer()
+            conversation.expect_end()
+        return answer
+
+    def upload(
+        self,
+        blobs: Sequence[tuple[Blob, int]],
+        *,
+        deadline: float | None = None,
+        progress: Progress | None = None,
+    ) -> UploadOutcome:
+        """Sends files in few requests, one stream each."""
+        tally = upload.Tally(sum(blob.size - offset for blob, offset in blobs), deadline, progress)
+        for batch in _batches(blobs):
+            if tally.late():
+                break
+            call = {
+                "verb": "put",
+                "blobs": [
+                    {"sha256": blob.sha256, "size": blob.size, "offset": offset} for blob, offset in batch
+                ],
+            }
+            with self._conversation([call]) as conversation:
+                sent = upload.send(conversation, batch, tally)
+                reply = conversation.answer().replies[0]
+                conversation.expect_end()
+            upload.settle(tally, sent, _good(reply, self.settings.name))
+        return tally.outcome()
+
+    def download(
+        self,
+        files: Sequence[RemoteFile],
+        *,
+        deadline: float | None = None,
+        progress: Progress | None = None,
+    ) -> DownloadOutcome:
+        """Fetches files in few requests, one stream each, and verifies every byte."""
+        tally = download.Tally(sum(one.size for one in files), deadline, progress)
+        for batch in _batches(files):
+            if tally.late():
+                break
+            places = download.places(batch, tally)
+            with self._conversation([download.call(places)]) as conversation:
+                conversation.end_request()
+                _good(conversation.answer().replies[0], self.settings.name)
+                if not download.receive(conversation, places, tally):
+                    break
+                conversation.expect_end()
+        return tally.outcome()
+
+    @contextlib.contextmanager
+    def _conversation(self, calls: Sequence[Mapping[str, Any]]) -> Iterator[Conversation]:
+        scripts = self.deploy()
+        agent = self._path("scripts", scripts, "agent")
+        nonce = secrets.token_hex(16)
+        request = framing.encode(
+            {
+                "protocol": PROTOCOL,
+                "nonce": nonce,
+                "installation": self._installation,
+                "now": time.time(),
+                "settings": self._request_settings(),
+                "calls": list(calls),
+            }
+        )
+        channel = self._open_channel([agent, "request", "--work", self._path()])
+        try:
+            with Watchdog(channel, self.settings.timeout_s) as watchdog:
+                conversation = Conversation(self.settings.name, channel, watchdog, nonce, len(calls))
+                try:
+                    conversation.write(request, frame="J")
+                    yield conversation
+                except framing.Garbled as error:
+                    raise conversation.unreachable(str(error)) from error
+        finally:
+            # Also on Ctrl-C and on every error: no agent is left that waits for us.
+            channel.close()
+
+    def _request_settings(self) -> dict[str, Any]:
+        queue = self.settings.queue
+        groups = [
+            {
+                "name": group.name,
+                "slots": group.slots,
+                "gpus": group.gpus if isinstance(group.gpus, str) else list(group.gpus),
+            }
+            for group in queue.groups
+        ]
+        return {
+            "queue": {"type": queue.type, "groups": groups, "max_queued": queue.max_queued},
+            "python": self.settings.python,
+            "environment": dict(self.settings.environment),
+            **self._lost,
+        }
+
+
+def _good(reply: Mapping[str, Any], host: str) -> Mapping[str, Any]:
+    """The reply to a transfer. Raises HostRefused or TemporaryProblem when the host says no to all of it."""
+    if reply.get("ok") is not True:
+        raise refusal(host, reply)
+    return reply
+
+
+def _batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), BATCH):
+        yield items[start : start + BATCH]

@@ -1,0 +1,158 @@
+"""Fetching files: one stream, each verified before it gets its name, each resumable where it broke off."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mqi.errors import DiskProblem
+from mqi.host.base import DownloadOutcome, Progress, RemoteFile
+from mqi.host.conversation import Conversation
+from mqi.host.files import replace
+from mqi.host.framing import Garbled
+
+_CHUNK = 1 << 20
+PART_SUFFIX = ".part~"
+
+
+@dataclass
+class Tally:
+    """What has become of a download so far. `total`, `moved` in bytes."""
+
+    total: int
+    deadline: float | None
+    progress: Progress | None
+    moved: int = 0
+    done: list[RemoteFile] = field(default_factory=list)
+    failed: list[tuple[RemoteFile, str]] = field(default_factory=list)
+    paused: bool = False
+
+    def late(self) -> bool:
+        """Whether the deadline has passed; then the transfer counts as paused."""
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            self.paused = True
+        return self.paused
+
+    def move(self, count: int) -> None:
+        self.moved += count
+        if self.progress is not None:
+            self.progress(self.moved, self.total)
+
+    def outcome(self) -> DownloadOutcome:
+        return DownloadOutcome(tuple(self.done), tuple(self.failed), self.paused)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a file arrives, and how much of it is there already."""
+
+    file: RemoteFile
+    part: Path
+    offset: int
+
+
+def places(files: Sequence[RemoteFile], tally: Tally) -> list[Place]:
+    """Where the files arrive. Raises DiskProblem when their folders cannot be made."""
+    found = []
+    for file in files:
+        part = file.target.with_name(file.target.name + PART_SUFFIX)
+        try:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            size = part.stat().st_size if part.exists() else 0
+        except OSError as error:
+            raise DiskProblem(f"the folder for results cannot be written ({error.strerror})") from error
+        offset = size if size <= file.size else 0
+        tally.move(offset)
+        found.append(Place(file, part, offset))
+    return found
+
+
+def call(wanted: Sequence[Place]) -> dict[str, Any]:
+    """The `get` for these files."""
+    files = [
+        {
+            "job_key": place.file.job_key,
+            "path": place.file.path,
+            "sha256": place.file.sha256,
+            "size": place.file.size,
+            "offset": place.offset,
+        }
+        for place in wanted
+    ]
+    return {"verb": "get", "files": files}
+
+
+def receive(conversation: Conversation, wanted: Sequence[Place], tally: Tally) -> bool:
+    """Takes the files' frames; False when the deadline stopped it. Raises Garbled and DiskProblem.
+
+    Whatever interrupts it, what has arrived of a file stays in its part, to be continued.
+    """
+    for index, place in enumerate(wanted):
+        if tally.late():
+            return False
+        kind, length = conversation.header()
+        said = conversation.message(length) if kind == "J" else {}
+        if said.get("index") != index:
+            raise Garbled("the files come in another order than asked for")
+        if "error" in said:
+            tally.failed.append((place.file, str(said["error"])[:500]))
+            continue
+        kind, length = conversation.header()
+        if kind != "B" or length != place.file.size - place.offset:
+            raise Garbled("a file has another size than the host said before")
+        try:
+            problem = _receive_one(conversation, place, tally)
+        except OSError as error:
+            raise DiskProblem(
+                f"the results cannot be written ({error.strerror})", "make room on the results disk"
+            ) from error
+        if problem:
+            tally.failed.append((place.file, problem))
+        else:
+            tally.done.append(place.file)
+    return True
+
+
+def _receive_one(conversation: Conversation, place: Place, tally: Tally) -> str:
+    """Why the file is not good, or "" when it lies under its name."""
+    hasher = hashlib.sha256()
+    buffer = memoryview(bytearray(_CHUNK))
+    # "a+b" would write at the end whatever comes; the part must hold exactly what we hash.
+    with place.part.open("r+b" if place.offset else "wb", buffering=0) as target:
+        _hash_prefix(target, place.offset, hasher, buffer)
+        left = place.file.size - place.offset
+        while left:
+            count = conversation.read_into(buffer[: min(left, _CHUNK)])
+            hasher.update(buffer[:count])
+            _write_all(target, buffer[:count])
+            tally.move(count)
+            left -= count
+        good = hasher.hexdigest() == place.file.sha256
+        if good:
+            os.fsync(target.fileno())
+    if not good:
+        place.part.unlink()
+        return "its bytes are not those that the host announced"
+    replace(place.part, place.file.target)
+    return ""
+
+
+def _hash_prefix(target: Any, length: int, hasher: Any, buffer: memoryview) -> None:
+    while length:
+        count = target.readinto(buffer[: min(length, _CHUNK)])
+        if not count:
+            raise OSError("a part became shorter while it was read")
+        hasher.update(buffer[:count])
+        length -= count
+
+
+def _write_all(target: Any, view: memoryview) -> None:
+    while view:
+        view = view[target.write(view) :]
+
+

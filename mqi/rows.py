@@ -1,0 +1,152 @@
+"""Rows of the database as frozen values."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from mqi.case import UNPROMISED, State
+from mqi.job import Job, JobState
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One row of `cases`; see schema.sql for the meaning of each column. Times are Unix seconds."""
+
+    case_id: int
+    room: str
+    path: str
+    case_path: str
+    fraction: str
+    revision: int
+    results_name: str
+    workflow: str
+    status: State
+    status_updated_at: float
+    reason: str
+    hint: str
+    needs_operator: bool
+    folder_note: str
+    progress: float
+    current_step: str
+    priority: int
+    held: bool
+    snapshot: str
+    snapshot_at: float
+    judged_snapshot: str
+    folders: str
+    looked_at: float
+    next_look_at: float | None
+    beams: str
+    plan_uid: str
+    run_key: str | None
+    run_digest: str | None
+    host: str
+    pueue_group: str
+    plan: str | None
+    plan_serial: int
+    host_serial: int
+    cancel_requested_at: float | None
+    retry: str | None
+    attempts: int
+    next_try_at: float | None
+    first_seen_at: float
+    ready_at: float | None
+    submitted_at: float | None
+    started_at: float | None
+    completed_at: float | None
+    released_at: float | None
+    purged_at: float | None
+    results_path: str
+    verdict: str
+
+    @property
+    def name(self) -> str:
+        """What operators call the case; carries patient ids, so never in logs."""
+        return self.path if not self.fraction else f"{self.path} {self.fraction}"
+
+    @property
+    def promised(self) -> bool:
+        """True once something was promised about these very contents: a change is then a new revision.
+
+        A retried case is `new` again, but it stands for the contents of its first run.
+        """
+        return self.status not in UNPROMISED or self.run_key is not None
+
+    @property
+    def beam_numbers(self) -> list[int]:
+        """DICOM beam numbers of the treatment beams."""
+        return [int(number) for number, _name in json.loads(self.beams)]
+
+    @property
+    def beam_names(self) -> dict[int, str]:
+        """DICOM beam number -> beam name."""
+        return {int(number): str(name) for number, name in json.loads(self.beams)}
+
+    @property
+    def frozen_plan(self) -> dict[str, Any] | None:
+        """The plan as frozen for the host."""
+        return None if self.plan is None else dict(json.loads(self.plan))
+
+    @property
+    def label(self) -> str:
+        """What logs call the case: no patient data."""
+        return self.run_key or f"case {self.case_id}"
+
+    @property
+    def wants_operator(self) -> bool:
+        """True when the case goes no further by itself."""
+        return self.status is State.FAILED or self.needs_operator
+
+
+def case_from(row: sqlite3.Row) -> Case:
+    """The value for one row of `SELECT * FROM cases`."""
+    values = {key: row[key] for key in Case.__dataclass_fields__}
+    values["status"] = State(row["status"])
+    values["needs_operator"] = bool(row["needs_operator"])
+    values["held"] = bool(row["held"])
+    return Case(**values)
+
+
+def job_from(row: sqlite3.Row) -> Job:
+    """The value for one row of `SELECT * FROM jobs`."""
+    values = {key: row[key] for key in Job.__dataclass_fields__ if key != "group"}
+    return Job(**{**values, "state": JobState(row["state"]), "group": row["group_name"]})
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One row of `events`."""
+
+    event_id: int
+    at: float
+    case_id: int
+    event: str
+    before: str
+    after: str
+    reason: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostRow:
+    """What this side knows of a host; `probe` is the agent's JSON of its last answer."""
+
+    name: str
+    work_id: str
+    seq: int
+    inventoried_at: float | None
+    last_attempt_at: float | None
+    last_answer_at: float | None
+    failures: int
+    next_try_at: float | None
+    last_error: str
+    probe: str
+    clock_skew_s: float
+
+
+def dumps(value: object) -> str:
+    """Compact JSON for a column."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,146 @@
+"""The settings of one installation, as frozen values. `config.py` reads them from mqi.yaml.
+
+Times are seconds (float), sizes are bytes (int), unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+# Names that copying programs use while they write. A file or folder that matches one is not there yet.
+TEMPORARY_NAMES = (
+    "*.tmp", "*.part", "*.partial", "*.filepart", "*.crdownload", "*.extracting", "*.zip.tmp", "*.swp",
+    ".~*", "~$*", ".*.swp", "*.backup.*", "extract_*.tmp", ".DS_Store", "Thumbs.db", "desktop.ini",
+    "*~", ".nfs*",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class WatchFolder:
+    """A folder in which case folders appear; `room` is its label and unique among the watch folders."""
+
+    path: Path
+    room: str
+    # Case folders lie this many levels below `path`. None: the topmost folders that directly hold a
+    # file matching `require`, wherever they lie (`patient/study` nesting).
+    depth: int | None = 1
+    # A file of this name, in the case folder or a folder above it (below `path`), must exist.
+    marker: str | None = None
+    # The folder must look the same in two scans at least this far apart.
+    quiet_s: float = 60.0
+    # At least one file must match each of these patterns (fnmatch on the file's name, any case).
+    require: tuple[str, ...] = ("*.dcm",)
+    ignore: tuple[str, ...] = TEMPORARY_NAMES
+    workflow: str = "default_qa"
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A queue's group: at most `slots` jobs at once. `gpus`: "none", "auto" (ask nvidia-smi) or UUIDs."""
+
+    name: str
+    slots: int = 1
+    gpus: str | tuple[str, ...] = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Which queue runs the jobs on a host. `max_queued`: jobs in one group's queue that have not started."""
+
+    type: str = "local"
+    groups: tuple[Group, ...] = (Group("cpu", slots=2), Group("gpu", slots=1))
+    max_queued: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    """An execution host. `type` "local" is this machine; `work_dir` and `python` are paths on the host."""
+
+    name: str
+    type: str = "local"
+    work_dir: str = ""
+    # Runs the steps. The agent itself needs only the standard library.
+    python: str = ""
+    queue: Queue = field(default_factory=Queue)
+    # Cases that may be on their way there at once (submitting, queued, running).
+    max_cases: int = 20
+    # Uploads stop while less than this is free on the host's work disk.
+    min_free_bytes: int = 5 * 2**30
+    # Without an answer for this long, a request counts as lost.
+    timeout_s: float = 120.0
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where this side keeps things. All absolute."""
+
+    database: Path
+    results: Path
+    logs: Path
+    locks: Path
+    # The installation id: tells this control PC from another that uses the same work directory.
+    installation: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    format: str = "text"  # or "json": one object per line
+    level: str = "INFO"
+    keep_days: int = 30
+    max_bytes: int = 10 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    # One command moves data for at most this long, then lets the rest of the cycle happen.
+    budget_s: float = 300.0
+    min_free_bytes: int = 2 * 2**30  # on the results disk
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    host_runs_s: float = 14 * 86400.0  # a released run stays on the host this long
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    interval_s: float = 60.0  # how often the scheduler runs `mqi cycle`
+    lock_stall_s: float = 1800.0  # a step lock without progress for this long is an error (76)
+    database_wait_s: float = 10.0
+    # Attempts to reach a silent host are spaced by this, doubled each time up to the maximum.
+    backoff_first_s: float = 30.0
+    backoff_max_s: float = 900.0
+    # A host that had no reason to be asked is asked for a sign of life this often.
+    probe_s: float = 3600.0
+    # Settled folders are compared by folder times at every scan, and file by file this often.
+    full_look_s: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    source: Path
+    timezone: ZoneInfo
+    paths: Paths
+    watch: tuple[WatchFolder, ...]
+    hosts: tuple[HostSettings, ...]
+    # Workflow name -> its YAML file (packaged or the site's own).
+    workflows: Mapping[str, Path]
+    logging: Logging = field(default_factory=Logging)
+    transfer: Transfer = field(default_factory=Transfer)
+    retention: Retention = field(default_factory=Retention)
+    timing: Timing = field(default_factory=Timing)
+    # Folders whose files a workflow step may name in `files:` (machine models and the like).
+    config_dir: Path = Path()
+
+    def room(self, name: str) -> WatchFolder | None:
+        """The watch folder labelled `name`, or None when the configuration no longer has it."""
+        return next((folder for folder in self.watch if folder.room == name), None)
+
+    def host(self, name: str) -> HostSettings | None:
+        """The host called `name`, or None when the configuration no longer has it."""
+        return next((host for host in self.hosts if host.name == name), None)

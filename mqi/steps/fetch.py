@@ -1,0 +1,318 @@
+"""fetch: download what finished, verify it, publish it by one rename, then complete the case."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mqi import __version__
+from mqi.case import Event, State
+from mqi.errors import AuthenticationProblem, DiskProblem, HostRefused, MqiError, TemporaryProblem
+from mqi.host.base import RemoteFile
+from mqi.job import Job, JobState, good_of_all
+from mqi.logs import correlation
+from mqi.policy import backoff_s
+from mqi.results import (
+    Output,
+    holds,
+    lay_out,
+    part_folder,
+    point_latest,
+    provenance_of,
+    publish,
+    run_folder,
+)
+from mqi.rows import Case
+from mqi.site import Site
+from mqi.steps import StepReport
+from mqi.steps.begin import workflow_of
+from mqi.steps.purge import purge_due
+from mqi.store import StaleCase
+from mqi.workflow import Workflow
+
+log = logging.getLogger("mqi.fetch")
+
+LOGS = "logs"
+# The end of a log is what explains a failure; engines can write hundreds of megabytes before it.
+_LOG_BYTES = 256 * 1024
+
+
+def fetch(site: Site) -> StepReport:
+    """Bring home the results of every `fetching` case, then tell the hosts what they need not keep."""
+    report = StepReport("fetch")
+    for host in site.settings.hosts:
+        cases = _due(site, host.name)
+        if cases and not site.resting(host.name):
+            try:
+                _fetch_from(site, host.name, cases, report)
+            except (TemporaryProblem, AuthenticationProblem, HostRefused) as error:
+                site.met(error)
+        _release(site, host.name, report)
+    purge_due(site, report)
+    return report
+
+
+def _due(site: Site, host: str) -> list[Case]:
+    return [
+        case for case in site.store.cases(State.FETCHING, host=host) if (case.next_try_at or 0) <= site.now()
+    ]
+
+
+def _fetch_from(site: Site, host: str, cases: Sequence[Case], report: StepReport) -> None:
+    jobs = {case.case_id: site.store.jobs(case.case_id) for case in cases}
+    calls: list[dict[str, Any]] = []
+    for case in cases:
+        own = jobs[case.case_id]
+        calls.append({"verb": "outputs", "jobs": [job.job_key for job in own if job.state is JobState.DONE]})
+        calls += [
+            {"verb": "log", "job_key": job.job_key, "offset": -_LOG_BYTES, "limit": _LOG_BYTES} for job in own
+        ]
+    replies = iter(site.ask(host, calls).replies)
+    for case in cases:
+        told = next(replies)
+        logs = {job.job_key: str(next(replies).get("text") or "") for job in jobs[case.case_id]}
+        with correlation(case.label):
+            try:
+                _bring_home(site, case, jobs[case.case_id], told, logs, report)
+            except StaleCase:
+                log.info("changed by somebody else meanwhile; the next run reads it again")
+            except (AuthenticationProblem, TemporaryProblem) as error:
+                site.met(error)
+                site.store.update(case, reason=f"{error}; what has arrived is kept", hint=error.hint)
+                if not isinstance(error, DiskProblem):
+                    raise
+            except MqiError as error:
+                site.met(error)
+
+
+def _bring_home(
+    site: Site,
+    case: Case,
+    jobs: Sequence[Job],
+    reply: Mapping[str, Any],
+    logs: Mapping[str, str],
+    report: StepReport,
+) -> None:
+    if not reply.get("ok"):
+        _not_there(site, case, str(reply.get("message") or "no reason given"), report)
+        return
+    workflow = workflow_of(site, case)
+    layout = lay_out(_outputs_to_fetch(workflow, jobs, reply["jobs"]))
+    final = run_folder(site.settings.paths.results, case)
+    part = part_folder(site.settings.paths.results, case)
+    if not final.exists():
+        if not _download(site, case, layout, part, report):
+            return
+        _keep_logs(part, jobs, logs)
+    provenance = _provenance(site, case, jobs, reply["jobs"], layout)
+    publish(part, final, layout, provenance)
+    point_latest(site.settings.paths.results, case, final)
+    shutil.rmtree(part, ignore_errors=True)  # left by a run that was killed after its rename
+    _complete(site, case, jobs, final, provenance["notes"], report)
+
+
+def _outputs_to_fetch(workflow: Workflow, jobs: Sequence[Job], told: Mapping[str, Any]) -> list[Output]:
+    outputs = []
+    for job in jobs:
+        step = workflow.find(job.step)
+        for file in (told.get(job.job_key) or {}).get("files", ()):
+            path = str(file["path"])
+            if step is None or step.fetches(path):
+                outputs.append(
+                    Output(job.job_key, job.step, job.beam, path, int(file["size"]), str(file["sha256"]))
+                )
+    return outputs
+
+
+def _download(site: Site, case: Case, layout: Mapping[str, Output], part: Path, report: StepReport) -> bool:
+    """Everything into the part folder; True when it is all there and good."""
+    missing = {path: output for path, output in layout.items() if not holds(part / path, output)}
+    if not missing:
+        return True
+    _check_room(site, part, sum(output.size for output in missing.values()))
+    files = [
+        RemoteFile(output.job_key, output.path, output.size, output.sha256, part / path)
+        for path, output in missing.items()
+    ]
+    site.tell(f"fetching {len(files)} files of case {case.case_id} from {case.host}")
+    outcome = site.host(case.host).download(
+        files, deadline=site.data_deadline(), progress=site.moved(f"from {case.host}")
+    )
+    if outcome.failed:
+        _file, why = outcome.failed[0]
+        reason = f"{len(outcome.failed)} of {len(files)} files could not be fetched: {why}; tried again"
+        site.store.update(case, reason=reason, **_later(site, case))
+        site.met(TemporaryProblem(f"case {case.case_id}: {reason}"))
+        report.add("postponed")
+        return False
+    if outcome.paused:
+        site.store.update(case, reason="its download goes on in the next run")
+        report.add("paused")
+        return False
+    return True
+
+
+def _keep_logs(part: Path, jobs: Sequence[Job], logs: Mapping[str, str]) -> None:
+    """The end of every job's log goes home too: the host forgets it when the run is purged."""
+    try:
+        folder = part / LOGS
+        folder.mkdir(parents=True, exist_ok=True)
+        for job in jobs:
+            if logs[job.job_key]:
+                (folder / log_name(job)).write_text(logs[job.job_key], encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise DiskProblem(f"the results folder cannot be written: {error.strerror or error}") from error
+
+
+def log_name(job: Job) -> str:
+    """The name of a job's log among the results; without the run key, which the folder has."""
+    return job.job_key.split(".", 1)[1] + ".log"
+
+
+def _later(site: Site, case: Case) -> dict[str, Any]:
+    timing = site.settings.timing
+    wait_s = backoff_s(case.attempts + 1, timing.backoff_first_s, timing.backoff_max_s)
+    return {"attempts": case.attempts + 1, "next_try_at": site.now() + wait_s}
+
+
+def _check_room(site: Site, part: Path, size: int) -> None:
+    try:
+        part.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(part).free
+    except OSError as error:
+        raise DiskProblem(
+            f"the results folder cannot be written: {error.strerror or error}",
+            "check the results disk; the results are safe on the host until then",
+        ) from error
+    if free - size < site.settings.transfer.min_free_bytes:
+        raise DiskProblem(
+            f"the results disk has {free / 2**30:.1f} GiB free; {size / 2**30:.2f} GiB would leave less than "
+            f"the limit of {site.settings.transfer.min_free_bytes / 2**30:.1f} GiB",
+            "make room on the results disk; the results are safe on the host until then",
+        )
+
+
+def _complete(
+    site: Site, case: Case, jobs: Sequence[Job], final: Path, notes: str, report: StepReport
+) -> None:
+    good = all(job.state is JobState.DONE for job in jobs)
+    columns: dict[str, Any] = {"results_path": str(final), "completed_at": site.now()}
+    if good:
+        site.store.record(case, Event.PUBLISH, notes, progress=100.0, **columns)
+        report.add("completed", f"case {case.case_id}: completed, {final}")
+        log.info("completed")
+        return
+    # The first that failed, not one that only waited for it in vain.
+    bad = [job for job in jobs if job.state is not JobState.DONE]
+    failed = next((job for job in bad if job.state in (JobState.FAILED, JobState.LOST)), bad[0])
+    reason = f"{failed.title()}: {failed.reason}" + (f" ({notes})" if notes else "")
+    hint = f"read the log: mqi logs {case.case_id}; when the cause is gone: mqi retry {case.case_id}"
+    site.store.record(case, Event.PUBLISH_PARTIAL, reason, hint=hint, **columns)
+    report.add("failed", f"case {case.case_id}: failed, {reason}")
+    log.error("failed: %s", reason)
+
+
+def _not_there(site: Site, case: Case, why: str, report: StepReport) -> None:
+    site.store.record(
+        case,
+        Event.FORGET,
+        f"host {case.host} no longer has its results: {why}",
+        purged_at=site.now(),
+        hint=f"compute it again: mqi retry {case.case_id}",
+    )
+    report.add("forgotten", f"case {case.case_id}: {why}")
+
+
+def _notes(jobs: Sequence[Job]) -> str:
+    """ "2 of 3 beams of moquisim" for every step that is not complete; '' when all is good."""
+    parts = []
+    for step in dict.fromkeys(job.step for job in jobs):
+        good, total = good_of_all(jobs, step)
+        if good < total:
+            beams = any(job.beam is not None for job in jobs if job.step == step)
+            parts.append(f"{good} of {total} {'beams of ' if beams else ''}{step}")
+    return ", ".join(parts)
+
+
+def _provenance(
+    site: Site, case: Case, jobs: Sequence[Job], told: Mapping[str, Any], layout: Mapping[str, Output]
+) -> dict[str, Any]:
+    plan = case.frozen_plan or {}
+    planned = {str(job["job_key"]): job for job in plan.get("jobs", ())}
+    row = site.store.host(case.host)
+    return provenance_of(
+        case,
+        version=__version__,
+        jobs=[_job_facts(site, job, planned.get(job.job_key, {}), told) for job in jobs],
+        inputs=[
+            {name: entry[name] for name in ("path", "size", "sha256")} for entry in plan.get("inputs", ())
+        ],
+        layout=layout,
+        host={
+            "name": case.host,
+            "work_id": row.work_id if row else "",
+            "clock_skew_s": row.clock_skew_s if row else None,
+        },
+        notes=_notes(jobs),
+        complete=all(job.state is JobState.DONE for job in jobs),
+        times={
+            "first_seen_at": iso(site, case.first_seen_at),
+            "submitted_at": iso(site, case.submitted_at),
+            "started_at": iso(site, case.started_at),
+        },
+    )
+
+
+def _job_facts(site: Site, job: Job, planned: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    exit_ = (told.get(job.job_key) or {}).get("exit") or {}
+    return {
+        "job_key": job.job_key,
+        "step": job.step,
+        "beam": job.beam,
+        "attempt": job.attempt,
+        "state": str(job.state),
+        "exit_code": job.exit_code,
+        "reason": job.reason,
+        "definition": job.definition,
+        "command": planned.get("argv"),
+        "parameters": planned.get("parameters"),
+        "files": planned.get("files"),
+        "gpu": job.gpu,
+        "versions": exit_.get("versions"),
+        "started_at": iso(site, job.started_at),
+        "ended_at": iso(site, job.ended_at),
+    }
+
+
+def iso(site: Site, moment: float | None) -> str | None:
+    """ISO 8601 with offset, in the configured zone."""
+    if moment is None:
+        return None
+    return datetime.datetime.fromtimestamp(moment, site.settings.timezone).isoformat(timespec="seconds")
+
+
+def _release(site: Site, host: str, report: StepReport) -> None:
+    """Tell the host which runs are safely here. Repeated until it has heard it."""
+    cases = site.store.select(
+        "host = ? AND released_at IS NULL AND status IN ('completed', 'failed') AND host <> '' "
+        "AND results_path <> ''",
+        (host,),
+    )
+    if not cases or site.resting(host):
+        return
+    try:
+        answer = site.ask(host, [{"verb": "release", "run_key": case.run_key} for case in cases])
+    except (TemporaryProblem, AuthenticationProblem, HostRefused) as error:
+        site.met(error)
+        return
+    for case, reply in zip(cases, answer.replies, strict=True):
+        if reply.get("ok"):
+            try:
+                site.store.update(case, released_at=site.now())
+            except StaleCase:
+                continue
+            report.add("released")

@@ -1,0 +1,70 @@
+"""purge: what was fetched and released leaves the host after the configured time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from mqi.errors import AuthenticationProblem, HostRefused, TemporaryProblem
+from mqi.rows import Case
+from mqi.site import Site
+from mqi.steps import StepReport
+from mqi.store import StaleCase
+
+log = logging.getLogger("mqi.purge")
+
+# One request names at most this many runs: removing them takes the host time, under its lock.
+_RUNS_PER_REQUEST = 50
+
+
+def due_cases(site: Site) -> list[Case]:
+    """Released runs whose time on the host is over."""
+    before = site.now() - site.settings.retention.host_runs_s
+    return site.store.select(
+        "purged_at IS NULL AND released_at IS NOT NULL AND released_at <= ? AND status IN ('completed', 'failed')",
+        (before,),
+        "released_at",
+    )
+
+
+def purge_due(site: Site, report: StepReport, *, dry_run: bool = False) -> int:
+    """Purge what is due; the bytes that the hosts freed, or would free in a dry run."""
+    freed = 0
+    cases = due_cases(site)
+    for host in site.settings.hosts:
+        own = [case for case in cases if case.host == host.name]
+        if own and not site.resting(host.name):
+            freed += _purge_on(site, host.name, own[:_RUNS_PER_REQUEST], report, dry_run)
+    return freed
+
+
+def _purge_on(site: Site, host: str, cases: Sequence[Case], report: StepReport, dry_run: bool) -> int:
+    keys = [case.run_key for case in cases]
+    try:
+        reply = site.ask(host, [{"verb": "purge", "run_keys": keys, "dry_run": dry_run}]).replies[0]
+    except (TemporaryProblem, AuthenticationProblem, HostRefused) as error:
+        site.met(error)
+        return 0
+    if not reply.get("ok"):
+        site.met(HostRefused(f"host {host} did not purge: {reply.get('message')}", str(reply.get("code"))))
+        return 0
+    purged = set(reply.get("purged") or ())
+    for case in cases:
+        if case.run_key in purged:
+            report.add(
+                "would purge" if dry_run else "purged", f"case {case.case_id}: run {case.run_key} on {host}"
+            )
+            if not dry_run:
+                _note_purged(site, case)
+    for key, reason in reply.get("refused") or ():
+        report.add("kept", f"run {key} on {host}: {reason}")
+    return int(reply.get("bytes") or 0)
+
+
+def _note_purged(site: Site, case: Case) -> None:
+    try:
+        with site.store.together():
+            site.store.note(case, "purge", f"its run was removed from {case.host}", purged_at=site.now())
+            site.store.drop_manifest(case.case_id)
+    except StaleCase:
+        log.info("changed by somebody else meanwhile")

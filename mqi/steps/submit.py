@@ -1,0 +1,368 @@
+"""submit: take new cases within the hosts' capacity, upload what the host lacks, hand over the plans.
+
+`begin` is committed before any effect, and every effect after it may be repeated: the same names carry
+the same bytes. What a killed run left behind is taken up by the next one on the same path.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mqi.case import ON_HOST, Event, State
+from mqi.errors import (
+    AuthenticationProblem,
+    ConfigurationProblem,
+    HostRefused,
+    MqiError,
+    TemporaryProblem,
+)
+from mqi.host.base import Blob
+from mqi.logs import correlation
+from mqi.manifest import Manifest
+from mqi.planning import jobs_of_plan, jobs_of_receipt
+from mqi.policy import HostView, backoff_s, choose_submissions
+from mqi.results import find_published
+from mqi.rows import Case, dumps
+from mqi.site import Site
+from mqi.steps import StepReport
+from mqi.steps.begin import attachments_of, begin, record_change, refreeze
+from mqi.store import StaleCase
+
+log = logging.getLogger("mqi.submit")
+
+
+def submit(site: Site) -> StepReport:
+    """Begin what fits, then bring everything that is `submitting` to its host."""
+    report = StepReport("submit")
+    if not site.store.cases(State.NEW, State.SUBMITTING):
+        return report
+    _ask_what_hosts_hold(site)
+    _begin_what_fits(site, report)
+    for host in site.settings.hosts:
+        # A case that an operator cancels meanwhile is seen through by sync.
+        submitting = site.store.cases(State.SUBMITTING, host=host.name)
+        cases = [case for case in submitting if case.cancel_requested_at is None]
+        if cases and not site.resting(host.name):
+            _deliver(site, host.name, cases, report)
+    return report
+
+
+def _ask_what_hosts_hold(site: Site) -> None:
+    """A new database asks every host for every run it knows, before it submits anything."""
+    for host in site.settings.hosts:
+        row = site.store.host(host.name)
+        if (row is not None and row.inventoried_at is not None) or site.resting(host.name):
+            continue
+        try:
+            answer = site.ask(host.name, [{"verb": "inventory"}])
+        except (TemporaryProblem, AuthenticationProblem, HostRefused) as error:
+            site.met(error)
+            continue
+        with site.store.together():
+            site.store.put_inventory(host.name, _reply(answer.replies[0])["runs"])
+            site.store.put_host(host.name, inventoried_at=site.now())
+
+
+def _begin_what_fits(site: Site, report: StepReport) -> None:
+    hosts = _host_views(site)
+    cases = site.store.cases(State.NEW)
+    unasked = [host.name for host in site.settings.hosts if not _inventoried(site, host.name)]
+    for place in choose_submissions(cases, hosts, site.now()):
+        case = place.case
+        site.alive()
+        with correlation(case.label):
+            try:
+                if unasked and case.run_key is None:
+                    # The silent host may hold this very run: submitting it elsewhere would double it.
+                    reason = f"host {', '.join(unasked)} has not yet told which runs it holds"
+                    _say_why(site, case, reason)
+                elif not place.host:
+                    _say_why(site, case, place.reason)
+                else:
+                    begin(site, case, place.host, report)
+            except StaleCase:
+                continue  # an operator or another run was first; the next run reads it again
+            except MqiError as error:
+                site.met(error)
+                site.store.update(case, reason=str(error), hint=error.hint, **_postponed(site, case))
+
+
+def _say_why(site: Site, case: Case, reason: str) -> None:
+    if case.reason != reason:
+        site.store.update(case, reason=reason)
+
+
+def _inventoried(site: Site, host: str) -> bool:
+    row = site.store.host(host)
+    return row is not None and row.inventoried_at is not None
+
+
+def _host_views(site: Site) -> list[HostView]:
+    views = []
+    for host in site.settings.hosts:
+        row = site.store.host(host.name)
+        obstacle = site.resting(host.name)
+        probe = json.loads(row.probe) if row else {}
+        free = probe.get("disk_free")
+        if not obstacle and isinstance(free, int | float) and free < host.min_free_bytes:
+            obstacle = f"only {free / 2**30:.1f} GiB free on its work disk (limit: {host.min_free_bytes / 2**30:.1f})"
+        busy = len(site.store.cases(*ON_HOST[:3], host=host.name))
+        views.append(HostView(host.name, max(0, host.max_cases - busy), obstacle))
+    return views
+
+
+def _postponed(site: Site, case: Case) -> dict[str, Any]:
+    timing = site.settings.timing
+    wait_s = backoff_s(case.attempts + 1, timing.backoff_first_s, timing.backoff_max_s)
+    return {"attempts": case.attempts + 1, "next_try_at": site.now() + wait_s}
+
+
+# --- delivery ------------------------------------------------------------------------------------------
+
+
+def _deliver(site: Site, host: str, cases: Sequence[Case], report: StepReport) -> None:
+    """Upload and enqueue all `submitting` cases of one host: a question, one stream, one hand-over."""
+    try:
+        ready = _offer(site, host, cases, report)
+        ready = _upload(site, host, ready, report)
+        _hand_over(site, host, [case for case, _missing in ready], report)
+    except (TemporaryProblem, AuthenticationProblem, HostRefused, ConfigurationProblem) as error:
+        site.met(error)
+        for case in site.store.cases(State.SUBMITTING, host=host):
+            _postpone(site, case, f"{error}; mqi asks again and nothing is sent twice", error.hint)
+
+
+def _offer(
+    site: Site, host: str, cases: Sequence[Case], report: StepReport
+) -> list[tuple[Case, list[tuple[str, int]]]]:
+    """Ask what the host has: runs it knows already are adopted, the others tell what is missing."""
+    scripts = site.host(host).deploy()
+    offered, calls = [], []
+    for case in cases:
+        plan = case.frozen_plan
+        if plan is None:
+            continue
+        if plan["scripts"] != scripts and case.host_serial < case.plan_serial:
+            case = refreeze(site, case)
+            plan = case.frozen_plan or plan
+        offered.append(case)
+        blobs = {entry["sha256"]: entry["size"] for entry in plan["inputs"]}
+        blobs |= {file["sha256"]: file["size"] for job in plan["jobs"] for file in job["files"]}
+        calls.append(
+            {
+                "verb": "have",
+                "run_key": case.run_key,
+                "digest": case.run_digest,
+                "blobs": [[sha256, size] for sha256, size in blobs.items()],
+            }
+        )
+    if not calls:
+        return []
+    answer = site.ask(host, calls)
+    ready = []
+    for case, raw in zip(offered, answer.replies, strict=True):
+        with correlation(case.label):
+            try:
+                reply = _reply(raw)
+                known = reply.get("known")
+                if known and _adopt(site, case, known, report):
+                    continue
+                ready.append((case, [(str(sha256), int(offset)) for sha256, offset in reply["missing"]]))
+            except HostRefused as refusal:
+                _refused(site, case, refusal, report)
+            except StaleCase:
+                continue
+    return ready
+
+
+def _adopt(site: Site, case: Case, known: dict[str, Any], report: StepReport) -> bool:
+    """Take over what the host already knows of this run. True when nothing more is to be sent."""
+    plan = known.get("plan")
+    if plan:
+        if int(plan["serial"]) < case.plan_serial:
+            return False  # a retry, a hold or a cancel of ours that the host has not got yet
+        if int(plan["serial"]) > case.plan_serial or plan["jobs"] != (case.frozen_plan or {}).get("jobs"):
+            with site.store.together():
+                site.store.put_jobs(jobs_of_plan(plan, case.case_id))
+                site.store.record(
+                    case,
+                    Event.ACCEPT,
+                    "the host already holds this run; taken over from there",
+                    plan=dumps(plan),
+                    plan_serial=int(plan["serial"]),
+                    host_serial=int(plan["serial"]),
+                    submitted_at=site.now(),
+                )
+        else:
+            _accepted(site, case)
+        report.add("adopted")
+        log.info("the host already holds this run")
+        return True
+    receipt = known.get("receipt") or {}
+    published = find_published(site.settings.paths.results, case)
+    if published is not None:
+        site.store.record(
+            case,
+            Event.ADOPT,
+            "computed earlier; its verified results were found here",
+            results_path=str(published),
+            completed_at=site.now(),
+            released_at=site.now(),
+            purged_at=site.now(),
+            progress=100.0,
+        )
+        report.add("adopted")
+        return True
+    if case.retry is not None or case.plan_serial > int(receipt.get("serial") or 0) > 0:
+        return False  # an operator wants it computed again
+    site.store.put_jobs(jobs_of_receipt(receipt, case.case_id))
+    site.store.record(
+        case,
+        Event.REFUSE,
+        "this very case was computed and fetched earlier, but its results are not below the results folder",
+        hint=f"restore the results folder from its backup, or compute it again: mqi retry {case.case_id} --all",
+        plan_serial=int(receipt.get("serial") or 0),
+        host_serial=int(receipt.get("serial") or 0),
+        purged_at=site.now(),
+    )
+    report.add("refused")
+    return True
+
+
+def _upload(
+    site: Site, host: str, offered: list[tuple[Case, list[tuple[str, int]]]], report: StepReport
+) -> list[tuple[Case, list[tuple[str, int]]]]:
+    """Send what is missing, each blob once for all cases. Returns the cases whose inputs are complete."""
+    wanted: dict[str, tuple[Blob, int]] = {}
+    for case, missing in offered:
+        local = _local_blobs(site, case)
+        wanted |= {sha256: (local[sha256], offset) for sha256, offset in missing if sha256 in local}
+    if not wanted:
+        return offered
+    total = sum(blob.size - offset for blob, offset in wanted.values())
+    site.tell(f"uploading {len(wanted)} files, {total / 2**20:.1f} MiB, to {host}")
+    outcome = site.host(host).upload(
+        list(wanted.values()), deadline=site.data_deadline(), progress=site.moved(f"to {host}")
+    )
+    stored = set(outcome.stored)
+    ready = []
+    for case, missing in offered:
+        lacking = {sha256 for sha256, _offset in missing} - stored
+        if not lacking:
+            ready.append((case, missing))
+            continue
+        with correlation(case.label):
+            try:
+                _not_uploaded(site, case, lacking, outcome, report)
+            except StaleCase:
+                continue
+    return ready
+
+
+def _local_blobs(site: Site, case: Case) -> dict[str, Blob]:
+    manifest = Manifest.from_json(site.store.manifest(case.case_id) or '{"entries": []}')
+    folder = Path(case.case_path)
+    blobs = {entry.sha256: Blob(entry.sha256, entry.size, folder / entry.path) for entry in manifest.entries}
+    for files in attachments_of(site, case).values():
+        blobs |= {file.sha256: Blob(file.sha256, file.size, file.path) for file in files}
+    return blobs
+
+
+def _not_uploaded(site: Site, case: Case, lacking: set[str], outcome: Any, report: StepReport) -> None:
+    unreadable = {sha256: why for sha256, why in outcome.unreadable if sha256 in lacking}
+    changed = lacking & set(outcome.changed)
+    if changed or unreadable:
+        # The host answered the question of this run with "unknown" or an older plan, and has not got
+        # ours: whatever the folder holds now has to be judged anew.
+        what = (
+            f"{len(changed)} input files changed"
+            if changed
+            else f"{len(unreadable)} input files cannot be read"
+        )
+        if case.host_serial:
+            site.store.record(
+                case,
+                Event.REFUSE,
+                f"{what} since the case was frozen, and the host no longer has the old ones",
+                hint="its folder is looked at as a revision of its own; see mqi status",
+            )
+        else:
+            record_change(site, case, f"{what} while it was submitted; waits until the folder is still again")
+        report.add("changed", f"case {case.case_id}: {what}")
+    elif outcome.paused:
+        _postpone_quietly(site, case, "its upload goes on in the next run")
+        report.add("paused")
+    else:
+        _postpone(site, case, "the host did not accept some files; they are sent again", "")
+
+
+def _hand_over(site: Site, host: str, cases: Sequence[Case], report: StepReport) -> None:
+    cases = [case for case in cases if case.frozen_plan is not None]
+    if not cases:
+        return
+    answer = site.ask(host, [{"verb": "plan", "plan": case.frozen_plan} for case in cases])
+    for case, raw in zip(cases, answer.replies, strict=True):
+        with correlation(case.label):
+            try:
+                _settle(site, case, _reply(raw), report)
+            except HostRefused as refusal:
+                _refused(site, case, refusal, report)
+            except StaleCase:
+                log.info("changed by somebody else meanwhile; the next run reads it again")
+
+
+def _settle(site: Site, case: Case, reply: dict[str, Any], report: StepReport) -> None:
+    """Record the host's answer to one plan of a `submitting` case."""
+    outcome = str(reply.get("outcome"))
+    if outcome in ("accepted", "same"):
+        _accepted(site, case)
+        report.add("submitted", f"case {case.case_id}: handed over to {case.host}")
+    elif outcome == "newer" or outcome == "receipt":
+        _adopt(site, case, {"plan": reply.get("plan"), "receipt": reply.get("receipt")}, report)
+    elif outcome == "inputs_missing":
+        _postpone_quietly(site, case, "the host lacks some inputs; they are sent in the next run")
+    else:
+        _refused(site, case, HostRefused(str(reply.get("reason") or "no reason given"), "refused"), report)
+
+
+def _accepted(site: Site, case: Case) -> None:
+    site.store.record(
+        case,
+        Event.ACCEPT,
+        f"on {case.host}, waits for its first job",
+        host_serial=case.plan_serial,
+        submitted_at=site.now(),
+        retry=None,
+    )
+    log.info("handed over")
+
+
+def _refused(site: Site, case: Case, refusal: HostRefused, report: StepReport) -> None:
+    site.met(refusal)
+    hint = refusal.hint or f"correct the cause, then: mqi retry {case.case_id}"
+    site.store.record(case, Event.REFUSE, f"{case.host} refused it: {refusal}", hint=hint)
+    report.add("refused", f"case {case.case_id}: refused, {refusal}")
+
+
+def _postpone(site: Site, case: Case, reason: str, hint: str) -> None:
+    try:
+        site.store.update(case, reason=reason, hint=hint, **_postponed(site, case))
+    except StaleCase:
+        log.info("changed by somebody else meanwhile")
+
+
+def _postpone_quietly(site: Site, case: Case, reason: str) -> None:
+    site.store.update(case, reason=reason, next_try_at=None)
+
+
+def _reply(raw: dict[str, Any]) -> dict[str, Any]:
+    """One reply of the agent, or HostRefused."""
+    if raw.get("ok"):
+        return raw
+    raise HostRefused(
+        str(raw.get("message") or "refused"), str(raw.get("code") or ""), str(raw.get("hint") or "")
+    )

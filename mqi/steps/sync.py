@@ -1,0 +1,265 @@
+"""sync: ask each host once about everything in flight, record what happened, carry wishes there.
+
+A wish (hold, priority, cancel, a next attempt) is a plan with a higher serial than the host confirmed.
+The exit file on the host is believed over its queue; silence is never an answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mqi.case import Event, State
+from mqi.errors import AuthenticationProblem, ConfigurationProblem, HostRefused, MqiError, TemporaryProblem
+from mqi.job import (
+    ENDED,
+    STARTED,
+    Job,
+    JobState,
+    can_move,
+    case_progress,
+    current_step,
+    observe,
+    wants_another_attempt,
+)
+from mqi.logs import correlation
+from mqi.planning import jobs_of_plan, needs_of, with_next_attempt
+from mqi.rows import Case, dumps
+from mqi.site import Site
+from mqi.steps import StepReport
+from mqi.steps.begin import workflow_of
+from mqi.store import StaleCase
+
+log = logging.getLogger("mqi.sync")
+
+
+def sync(site: Site) -> StepReport:
+    """Bring this side's knowledge of every host up to date."""
+    report = StepReport("sync")
+    for host in site.settings.hosts:
+        cases = _in_flight(site, host.name)
+        if site.resting(host.name) or not (cases or _probe_due(site, host.name)):
+            continue
+        try:
+            _ask_about(site, host.name, cases, report)
+            # A next attempt decided just now starts in this very run, not an interval later.
+            again = [case for case in _in_flight(site, host.name) if case.plan_serial > case.host_serial]
+            if again:
+                _ask_about(site, host.name, again, report)
+        except (TemporaryProblem, AuthenticationProblem, HostRefused) as error:
+            site.met(error)
+    _say_lost_hosts(site)
+    return report
+
+
+def _in_flight(site: Site, host: str) -> list[Case]:
+    cases = site.store.cases(State.QUEUED, State.RUNNING, host=host)
+    cancelled = [
+        c for c in site.store.cases(State.SUBMITTING, host=host) if c.cancel_requested_at is not None
+    ]
+    return cases + cancelled
+
+
+def _probe_due(site: Site, host: str) -> bool:
+    row = site.store.host(host)
+    return row is None or (row.last_answer_at or 0.0) + site.settings.timing.probe_s <= site.now()
+
+
+def _ask_about(site: Site, host: str, cases: Sequence[Case], report: StepReport) -> None:
+    wishes = [case for case in cases if case.plan_serial > case.host_serial and case.plan is not None]
+    calls: list[dict[str, Any]] = [{"verb": "plan", "plan": case.frozen_plan} for case in wishes]
+    calls.append({"verb": "report", "runs": [case.run_key for case in cases]})
+    answer = site.ask(host, calls)
+    for case, raw in zip(wishes, answer.replies[:-1], strict=True):
+        with correlation(case.label):
+            try:
+                _wish_answered(site, case, raw)
+            except StaleCase:
+                continue
+    if not answer.fresh:
+        log.info("an older answer of %s arrived late and is dropped", host)
+        return
+    runs = answer.replies[-1].get("runs") or {}
+    for case in cases:
+        with correlation(case.label):
+            try:
+                _observe(site, site.store.case(case.case_id), runs, report)
+            except StaleCase:
+                log.info("changed by somebody else meanwhile; the next run reads it again")
+            except MqiError as error:
+                site.met(error)
+
+
+def _wish_answered(site: Site, case: Case, raw: Mapping[str, Any]) -> None:
+    outcome = str(raw.get("outcome", ""))
+    if outcome in ("accepted", "same"):
+        site.store.update(case, host_serial=case.plan_serial)
+    elif outcome == "newer":
+        # A restored database: the host has seen later wishes than this side remembers. They stand.
+        plan = raw["plan"]
+        with site.store.together():
+            site.store.put_jobs(_unknown_jobs(site, case, plan))
+            site.store.note(
+                case,
+                "taken over",
+                "the host knew a later plan of this run than the database",
+                plan=dumps(plan),
+                plan_serial=int(plan["serial"]),
+                host_serial=int(plan["serial"]),
+                held=int(plan["held"]),
+                priority=int(plan["priority"]),
+            )
+    else:
+        reason = raw.get("reason") or raw.get("message") or outcome or "no reason given"
+        log.warning("the host did not take the changed plan: %s", reason)
+
+
+def _unknown_jobs(site: Site, case: Case, plan: Mapping[str, Any]) -> list[Job]:
+    known = {job.job_key for job in site.store.jobs(case.case_id, all_attempts=True)}
+    return [job for job in jobs_of_plan(plan, case.case_id) if job.job_key not in known]
+
+
+def _observe(site: Site, case: Case, runs: Mapping[str, Any], report: StepReport) -> None:
+    """Record what the host says about one run, and draw the conclusions."""
+    run = runs.get(case.run_key or "")
+    if run is None or run.get("digest") not in (None, case.run_digest):
+        if case.status is not State.SUBMITTING and case.host_serial > 0:
+            _forgotten(site, case, report)
+        return
+    before = site.store.jobs(case.case_id)
+    reported = run.get("jobs") or {}
+    after = [observe(job, reported.get(job.job_key)) for job in before]
+    with site.store.together():
+        changed = [new for new, old in zip(after, before, strict=True) if new != old]
+        site.store.put_jobs(changed)
+        _log_endings(changed)
+        case = _columns_from_jobs(site, case, after)
+        if case.status is State.QUEUED and any(job.state in STARTED for job in after):
+            started = min((job.started_at for job in after if job.started_at), default=site.now())
+            case = site.store.record(case, Event.START, "its first job has started", started_at=started)
+            report.add("started", f"case {case.case_id}: started")
+        if case.plan_serial == case.host_serial:
+            _conclude(site, case, after, report)
+
+
+def _columns_from_jobs(site: Site, case: Case, jobs: Sequence[Job]) -> Case:
+    step = current_step(jobs)
+    running = next((job for job in jobs if job.state is JobState.RUNNING), None)
+    shown = running or next((job for job in jobs if job.step == step), None)
+    columns: dict[str, Any] = {
+        "progress": case_progress(jobs),
+        "current_step": step,
+        "pueue_group": shown.group if shown else case.pueue_group,
+        "reason": _reason(case, jobs, running),
+    }
+    if all(getattr(case, name) == value for name, value in columns.items()):
+        return case
+    return site.store.update(case, **columns)
+
+
+def _reason(case: Case, jobs: Sequence[Job], running: Job | None) -> str:
+    if case.cancel_requested_at is not None:
+        running_now = sum(job.state is JobState.RUNNING for job in jobs)
+        return f"being cancelled; {running_now} jobs still run" if running_now else "being cancelled"
+    failed = next((job for job in jobs if job.state in (JobState.FAILED, JobState.LOST)), None)
+    if running is not None:
+        words = running.reason or running.message or running.title()
+        return words if failed is None else f"{words}; {failed.title()} has failed: {failed.reason}"
+    if failed is not None:
+        return f"{failed.title()}: {failed.reason}"
+    if case.held:
+        return "held by an operator"
+    waiting = next((job for job in jobs if job.state not in ENDED), None)
+    return f"{waiting.title()} waits for a place in {waiting.group}" if waiting else ""
+
+
+def _log_endings(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        if job.state is JobState.DONE:
+            log.info("%s is done", job.job_key)
+        elif job.state in (JobState.FAILED, JobState.LOST):
+            log.warning("%s: %s, exit code %s: %s", job.job_key, job.state, job.exit_code, job.reason)
+
+
+def _conclude(site: Site, case: Case, jobs: Sequence[Job], report: StepReport) -> None:
+    """Next attempts, a confirmed cancel, or the end of the run. The host has confirmed the newest plan."""
+    plan = case.frozen_plan
+    assert plan is not None
+    if case.cancel_requested_at is not None:
+        _conclude_cancel(site, case, jobs, report)
+        if site.store.case(case.case_id).status is not case.status:
+            return
+    again = [] if plan["cancel"] else _to_repeat(site, case, jobs)
+    if again:
+        successor, fresh = with_next_attempt(plan, again)
+        names = ", ".join(job.title() for job in again)
+        site.store.put_jobs(fresh)
+        site.store.note(
+            case,
+            "next attempt",
+            f"{names}: {again[0].reason}",
+            plan=dumps(successor),
+            plan_serial=int(successor["serial"]),
+            reason=f"{names} runs again by itself: {again[0].reason}",
+        )
+        report.add("next attempt", f"case {case.case_id}: {names} runs again ({again[0].reason})")
+        log.warning("next attempt of %s: %s", ", ".join(job.job_key for job in again), again[0].reason)
+        return
+    if case.status is State.RUNNING and not can_move(jobs, needs_of(plan)):
+        failed = [job for job in jobs if job.state is not JobState.DONE]
+        reason = "results wait on the host" if not failed else f"{failed[0].title()}: {failed[0].reason}"
+        site.store.record(case, Event.FINISH, reason, cancel_requested_at=None)
+        report.add("finished", f"case {case.case_id}: finished on {case.host}")
+
+
+def _to_repeat(site: Site, case: Case, jobs: Sequence[Job]) -> list[Job]:
+    try:
+        workflow = workflow_of(site, case)
+    except ConfigurationProblem as error:
+        site.met(error)
+        return []
+    return [job for job in jobs if wants_another_attempt(job, workflow)]
+
+
+def _conclude_cancel(site: Site, case: Case, jobs: Sequence[Job], report: StepReport) -> None:
+    unfinished = [job for job in jobs if job.state not in ENDED]
+    if unfinished:
+        return
+    if not any(job.state is JobState.CANCELLED for job in jobs):
+        # Everything had ended before the word arrived: the results are good, and are fetched.
+        site.store.note(case, "cancel", "came too late, every job had ended", cancel_requested_at=None)
+        return
+    done = sum(job.state is JobState.DONE for job in jobs)
+    reason = f"cancelled; {done} of {len(jobs)} jobs had finished, and are reused by a retry"
+    cancelled = site.store.record(case, Event.CONFIRM_CANCEL, reason, cancel_requested_at=None)
+    report.add("cancelled", f"case {case.case_id}: cancelled")
+    if cancelled.retry is not None:
+        site.store.record(cancelled, Event.RETRY, "the retry that was asked for meanwhile")
+
+
+def _forgotten(site: Site, case: Case, report: StepReport) -> None:
+    site.store.record(
+        case,
+        Event.FORGET,
+        f"host {case.host} answers that it has no such run; its work directory was emptied or replaced",
+        hint=f"find out what happened there, then: mqi retry {case.case_id}",
+        # Nothing that it computed can be reused.
+        purged_at=site.now(),
+    )
+    report.add("forgotten", f"case {case.case_id}: the host has forgotten it")
+    log.error("the host has no such run")
+
+
+def _say_lost_hosts(site: Site) -> None:
+    """Cases on a host that the configuration no longer has go no further; say so once."""
+    names = {host.name for host in site.settings.hosts}
+    open_cases = site.store.cases(State.SUBMITTING, State.QUEUED, State.RUNNING, State.FETCHING)
+    for case in open_cases:
+        if case.host not in names and not case.needs_operator:
+            site.store.update(
+                case,
+                reason=f"its host {case.host} is not in the configuration any more",
+                hint=f"put {case.host} back below `hosts:`",
+                needs_operator=1,
+            )

@@ -1,0 +1,46 @@
+"""Entry points of the agent. It is started often, so it imports little: not even argparse.
+
+    request --work W                    serve one framed request on stdin, answer on stdout
+    run JOBKEY --work W [--slot]        run one job, at most once ever; --slot: bounded by the local queue's slots
+    runner GROUP --work W               the local queue's runner for one group
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import List
+
+# A folder given to the interpreter is put on sys.path itself; its parent is what makes `agent` a package
+# (and what keeps a module here from shadowing one of the standard library).
+_HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:] = [os.path.dirname(_HERE)] + [entry for entry in sys.path if os.path.abspath(entry) != _HERE]
+
+_USAGE = "usage: agent request --work W | run JOBKEY --work W [--slot] | runner GROUP --work W"
+
+
+def main(words: List[str]) -> int:
+    """Exit code of the entry that `words` name; 2 for words that name none."""
+    # Inputs are patients' data: nobody else on the host may read what we create.
+    os.umask(0o077)
+    slot = words[-1:] == ["--slot"]
+    if slot:
+        words = words[:-1]
+    if len(words) == 3 and words[0] == "request" and words[1] == "--work" and not slot:
+        from agent.dispatch import serve
+
+        return serve(words[2])
+    if len(words) == 4 and words[0] == "run" and words[2] == "--work":
+        from agent.execute import run_once
+
+        return run_once(words[3], words[1], slot=slot)
+    if len(words) == 4 and words[0] == "runner" and words[2] == "--work" and not slot:
+        from agent.queues.runner import run_group
+
+        return run_group(words[3], words[1])
+    sys.stderr.write(_USAGE + "\n")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

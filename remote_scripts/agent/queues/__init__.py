@@ -1,0 +1,37 @@
+"""Queues: whoever decides when a job of a group starts. One file and one line in `queues.registry` each.
+
+A queue never decides that a job is done, and never twice about the same job: that is the business of the
+exit files and of `run`, which every task goes through.
+"""
+
+from __future__ import annotations
+
+from typing import List, NamedTuple, Protocol
+
+
+class Task(NamedTuple):
+    """A job in a queue. `running`: the queue has started it (which says little: see the claim)."""
+
+    job_key: str
+    group: str
+    queue_id: str
+    priority: int
+    running: bool
+
+
+class Queue(Protocol):
+    """What the agent asks of a queue; always under the agent's lock. All raise QueueProblem when the queue
+    does not answer: nothing is known then."""
+
+    def check(self) -> None:
+        """Makes sure that the queue works, has its groups, and moves: whatever starts jobs is started."""
+
+    def list(self) -> List[Task]:
+        """Every task that has not ended."""
+
+    def add(self, job_key: str, group: str, priority: int, order: int) -> str:
+        """Adds a task that will call `run JOBKEY`; its id in the queue. Higher priority first, then lower
+        order."""
+
+    def remove(self, job_key: str) -> None:
+        """Withdraws a task that has not started; nothing happens when it has, or is not there."""

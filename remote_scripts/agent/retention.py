@@ -1,0 +1,129 @@
+"""The end of a run's stay: `release` (the control PC has everything) and `purge` (its files may go).
+
+A receipt stays for ever: digest, exits and digests of outputs. It answers late requests and new databases.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any, Dict, List
+
+from agent.files import fsync_folder, read_json_object, remove, remove_tree, write_json
+from agent.plans import StoredPlan, load
+from agent.problems import Refused
+from agent.report import can_move
+from agent.settings import Settings
+from agent.store import collect
+from agent.survey import Listing
+from agent.work import RunPaths, Work
+
+
+def release(work: Work, settings: Settings, listing: Listing, run_key: str) -> Dict[str, Any]:
+    """Marks a run as fetched: it is not fed any more and may be purged. Repeatable.
+
+    Raises Refused when a job of it runs or may still start, or when the run is not known.
+    """
+    run = work.run(run_key)
+    stored = load(run)
+    if stored is None:
+        if run.receipt.exists():
+            return {"released": True}
+        raise Refused("unknown_run", "this host does not know the run %s" % run_key)
+    if not run.released.exists():
+        if can_move(run, stored, settings, listing):
+            raise Refused("not_ended", "a job of this run runs or may still start")
+        write_json(run.released, {"at": time.time(), "serial": stored.serial})
+    write_receipt(work, run, stored)
+    return {"released": True}
+
+
+def write_receipt(work: Work, run: RunPaths, stored: StoredPlan) -> None:
+    """What is known of the run for ever. Exits of earlier stays on this host are kept."""
+    jobs = dict((read_json_object(run.receipt) or {}).get("jobs", {}))
+    for key in run.job_keys():
+        exit_ = read_json_object(run.job(key).exit)
+        if exit_ is not None or run.job(key).claim.exists():
+            jobs[key] = exit_
+    receipt = {
+        "run_key": run.key,
+        "digest": stored.plan["digest"],
+        "serial": stored.serial,
+        "jobs": jobs,
+        "outputs": {key: exit_["outputs"] for key, exit_ in jobs.items() if exit_ and exit_["outputs"]},
+    }
+    if (read_json_object(run.receipt) or {}) != receipt:
+        work.receipts.mkdir(parents=True, exist_ok=True)
+        write_json(run.receipt, receipt)
+
+
+def purge(
+    work: Work, settings: Settings, listing: Listing, run_keys: List[str], *, dry_run: bool
+) -> Dict[str, Any]:
+    """Removes released runs with nothing running, then what the store holds for nobody. Repeatable; call
+    under the agent's lock."""
+    purged: List[str] = []
+    refused: List[List[str]] = []
+    freed = 0
+    for key in run_keys:
+        run = work.run(key)
+        stored = load(run)
+        reason = "" if stored is None else _why_not(run, stored, settings, listing)
+        if reason:
+            refused.append([key, reason])
+            continue
+        size = _own_bytes(run.folder)
+        if stored is not None and not dry_run:
+            write_receipt(work, run, stored)
+        if not dry_run:
+            _remove_run(work, run)
+        freed += size
+        purged.append(key)
+    if not dry_run:
+        _remove_leftovers(work)
+        freed += collect(work, time.time())
+    return {"purged": purged, "bytes": freed, "refused": refused}
+
+
+def _why_not(run: RunPaths, stored: StoredPlan, settings: Settings, listing: Listing) -> str:
+    if not run.released.exists():
+        return "it is not released: its results may not have been fetched"
+    if can_move(run, stored, settings, listing):
+        return "a job of it still runs"
+    return ""
+
+
+def _remove_run(work: Work, run: RunPaths) -> None:
+    remove(run.pin)
+    if run.folder.exists():
+        # Gone under its name in one moment: a purge that is killed leaves no half of a run.
+        grave = work.runs / (".purged.%s.%08x" % (run.key, random.getrandbits(32)))
+        os.replace(str(run.folder), str(grave))
+        fsync_folder(work.runs)
+        remove_tree(grave)
+
+
+def _remove_leftovers(work: Work) -> None:
+    if work.runs.is_dir():
+        for entry in list(work.runs.iterdir()):
+            if entry.name.startswith(".purged."):
+                remove_tree(entry)
+
+
+def _own_bytes(folder: Path) -> int:
+    """Bytes that go with the folder: not those that the store or another run holds too."""
+    total = 0
+    for root, _, names in os.walk(str(folder)):
+        for name in names:
+            state = os.lstat(os.path.join(root, name))
+            if state.st_nlink == 1:
+                total += state.st_size
+    return total
+
+
+def checked_flag(value: Any, what: str) -> bool:
+    if not isinstance(value, bool):
+        raise Refused("bad_request", "%s is neither true nor false" % what)
+    return value

@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""The main job on the embedded default: this machine as host, the built-in queue, a generated sample case.
+
+python3 scripts/demo.py [FOLDER]       everything goes below FOLDER (default: demo-output)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from _venv import ROOT, ensure
+
+LIMIT_S = 300.0
+
+
+def main() -> int:
+    """Make the case, run `mqi cycle` until it is done, show what came of it."""
+    python = ensure("steps")
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "demo-output").resolve()
+    if folder.exists():
+        if not (folder / "mqi.yaml").is_file():
+            print(f"{folder} exists and is not an earlier demo; name another folder")
+            return 2
+        shutil.rmtree(folder)
+    cases = folder / "cases"
+    cases.mkdir(parents=True)
+    environment = {**os.environ, "MQI_CONFIG_PATH": str(folder / "mqi.yaml"), "PYTHONUTF8": "1"}
+
+    def mqi(*arguments: str, quiet: bool = False) -> subprocess.CompletedProcess[str]:
+        if not quiet:
+            print(f"\n$ mqi {' '.join(arguments)}", flush=True)
+        return subprocess.run(
+            [str(python), "-m", "mqi", *arguments],
+            env=environment, text=True, encoding="utf-8", stdout=subprocess.PIPE if quiet else None, check=False,
+        )  # fmt: skip
+
+    if mqi("init", "--yes", "--cases", str(cases), "--results", str(folder / "results")).returncode:
+        return 1
+    # A sample need not lie still for a minute.
+    config = folder / "mqi.yaml"
+    text = config.read_text(encoding="utf-8").replace("#quiet: 1 min", "quiet: 1s")
+    config.write_text(text, encoding="utf-8")
+    print("\nmaking a sample case: an RT Ion Plan with a setup beam and two treatment beams", flush=True)
+    code = "import sys, pathlib; from mqi.sample import write_sample; print(write_sample(pathlib.Path(sys.argv[1]), seed=1))"
+    subprocess.run([str(python), "-c", code, str(cases / "SAMPLE-0001")], check=True)
+
+    deadline = time.monotonic() + LIMIT_S
+    state = ""
+    while state not in ("completed", "failed") and time.monotonic() < deadline:
+        result = mqi("cycle")
+        if result.returncode not in (0, 75):
+            return result.returncode
+        status = json.loads(mqi("--json", "status", quiet=True).stdout)
+        state = status["cases"][0]["state"] if status["cases"] else ""
+        time.sleep(1.0)
+
+    mqi("status")
+    mqi("status", "SAMPLE-0001")
+    case = status["cases"][0]
+    if state != "completed":
+        print(f"\nthe sample case is {state}: {case['reason']}")
+        mqi("logs", "SAMPLE-0001")
+        return 1
+    results = Path(case["results_path"])
+    print(f"\nresults: {results}")
+    for path in sorted(results.rglob("*")):
+        if path.is_file():
+            print(f"  {path.relative_to(results).as_posix():45} {path.stat().st_size:>9,} bytes")
+    for plot in sorted(results.rglob("*.png")):
+        print(f"plot: {plot}")
+    print(f"\nconfiguration: {config}   (look around: MQI_CONFIG_PATH={config} {python} -m mqi status)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""A job's command runs at most once, whatever is repeated, killed, lost or emptied."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from mqi.host import framing
+from tests.agent.bench import RUN, Bench, is_alive, kill, wait_for
+
+
+def test_chain_runs_by_itself(bench: Bench) -> None:
+    jobs = [bench.traced("one-a1"), bench.traced("two.b1-a1", "one-a1"), bench.traced("three-a1", "two.b1-a1")]
+    assert bench.submit(bench.plan(*jobs)) == "accepted"
+    # No further request: each end of a run feeds the next job.
+    assert bench.exit("three-a1")["kind"] == "ok"
+    assert bench.order() == ["one-a1", "two.b1-a1", "three-a1"]
+    wait_for(lambda: not bench.runners(), "the runner to end when there is no work")
+
+
+def test_concurrent_plan_requests(bench: Bench) -> None:
+    plan = bench.plan(*(bench.traced(f"step.b{beam}-a1", seconds=0.1) for beam in range(4)))
+    with ThreadPoolExecutor(6) as pool:
+        outcomes = sorted(pool.map(lambda _: bench.submit(plan), range(6)))
+    assert outcomes == ["accepted"] + ["same"] * 5
+    for beam in range(4):
+        assert bench.exit(f"step.b{beam}-a1")["kind"] == "ok"
+        assert bench.begun(f"step.b{beam}-a1") == 1
+
+
+def test_lost_reply_and_repeated_request(bench: Bench) -> None:
+    plan = bench.plan(bench.traced("one-a1"))
+    channel = bench.host._open_channel(bench.agent("request")[3:])
+    request = {
+        "protocol": 1,
+        "nonce": "0" * 32,
+        "installation": "installation-1",
+        "now": time.time(),
+        "settings": bench.host._request_settings(),
+        "calls": [{"verb": "plan", "plan": plan}],
+    }
+    framing.write_frame(channel.stdin, "J", framing.encode(request))
+    framing.write_frame(channel.stdin, "E")
+    channel.stdin.flush()
+    assert channel.wait(20) == 0  # answered; nobody reads it
+    channel.close()
+    assert bench.submit(plan) == "same"
+    assert bench.exit("one-a1")["kind"] == "ok"
+    assert bench.submit(plan) == "same"
+    assert bench.begun("one-a1") == 1
+
+
+def test_copies_of_a_task(bench: Bench) -> None:
+    with bench.no_runner():
+        bench.submit(bench.plan(bench.traced("one-a1", seconds=0.3)))
+        copies = [subprocess.Popen(bench.agent("run", f"{RUN}.one-a1")) for _ in range(8)]
+        assert all(copy.wait(30) in (0, 75) for copy in copies)
+    assert bench.begun("one-a1") == 1
+    assert bench.exit("one-a1")["kind"] == "ok"
+    assert bench.run("one-a1") == 0  # long after
+    assert bench.begun("one-a1") == 1
+
+
+def test_unknown_job_does_nothing(bench: Bench) -> None:
+    bench.submit(bench.plan())
+    assert bench.run("nothing-a1") == 0
+    assert not bench.job("nothing-a1").exists()
+
+
+def test_emptied_queue_while_a_job_runs(bench: Bench) -> None:
+    bench.submit(bench.plan(bench.traced("one-a1", seconds=1.5), bench.traced("two-a1", "one-a1")))
+    wait_for(lambda: bench.begun("one-a1"), "the job to begin")
+    kill(bench.runners()[0])
+    shutil.rmtree(bench.work / "queue")
+    job = bench.report()[f"{RUN}.one-a1"]
+    assert (job["state"], job["orphan"]) == ("running", True)
+    assert bench.exit("two-a1")["kind"] == "ok"
+    assert bench.begun("one-a1") == 1
+
+
+def test_emptied_queue_before_a_job_starts(bench: Bench) -> None:
+    with bench.no_runner():
+        bench.submit(bench.plan(bench.traced("one-a1")))
+        shutil.rmtree(bench.work / "queue" / "local" / "cpu" / "tasks")
+        assert bench.states() == {"one-a1": "queued"}  # fed again at once
+    bench.report()
+    assert bench.exit("one-a1")["kind"] == "ok"
+    assert bench.begun("one-a1") == 1
+
+
+def test_killed_runner_keeps_the_bound(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(slots=1)
+    bench.submit(bench.plan(*(bench.traced(f"step.b{beam}-a1", seconds=0.6) for beam in range(3))))
+    wait_for(lambda: bench.begun("step.b0-a1"), "the first job to begin")
+    kill(bench.runners()[0])
+    assert bench.states()["step.b0-a1"] == "running"  # and the request starts another runner
+    wait_for(bench.runners, "another runner")
+    for beam in range(3):
+        assert bench.exit(f"step.b{beam}-a1")["kind"] == "ok"
+        assert bench.begun(f"step.b{beam}-a1") == 1
+    assert bench.most_at_once() == 1
+
+
+def test_killed_wrapper_leaves_an_orphan_then_a_lost_job(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(slots=1)
+    bench.submit(bench.plan(bench.traced("one-a1", seconds=1.5), bench.traced("two-a1")))
+    bench.kill_wrapper("one-a1")
+    job = bench.wait_state("one-a1", "running")
+    assert job["orphan"]
+    # The orphan keeps its slot: the other job does not start beside it.
+    wait_for(lambda: "end" in bench.trace.read_text(), "the orphan to end")
+    assert bench.order()[0] == "one-a1"
+    assert bench.most_at_once() == 1
+    seen = []
+    wait_for(lambda: seen.append(bench.states()["one-a1"]) or seen[-1] == "lost", "the job to be lost")
+    # Not at the first look: three listings, and the time between them.
+    assert seen.count("missing") >= 2
+    assert seen.index("lost") == len(seen) - 1
+    assert bench.begun("one-a1") == 1
+    # A new plan brings the next attempt; the lost one stays lost.
+    assert bench.submit(bench.plan(bench.traced("one-a2"), bench.traced("two-a1"), serial=2)) == "accepted"
+    assert bench.exit("one-a2")["kind"] == "ok"
+    assert bench.states() == {"one-a1": "lost", "one-a2": "ended", "two-a1": "ended"}
+    assert bench.begun("one-a1") == 1
+
+
+def test_killed_command_is_a_failure(bench: Bench) -> None:
+    bench.submit(bench.plan(bench.traced("one-a1", seconds=30)))
+    wait_for(lambda: bench.begun("one-a1"), "the job to begin")
+    kill_group(bench.command_pid("one-a1"))
+    exit_ = bench.exit("one-a1")
+    assert (exit_["kind"], exit_["code"]) == ("failed", 137)
+    assert "memory" in exit_["message"]
+
+
+def kill_group(pid: int) -> None:
+    import os
+    import signal
+
+    os.killpg(pid, signal.SIGKILL)
+
+
+def test_wrapper_told_to_end_writes_the_exit(bench: Bench) -> None:
+    import os
+    import signal
+
+    bench.submit(bench.plan(bench.traced("one-a1", seconds=30)))
+    wait_for(lambda: bench.begun("one-a1"), "the job to begin")
+    os.kill(bench.claim("one-a1")["wrapper"]["pid"], signal.SIGTERM)
+    exit_ = bench.exit("one-a1")
+    assert (exit_["kind"], exit_["code"]) == ("failed", 143)
+    assert not is_alive(bench.command_pid("one-a1"))
+
+
+def test_reboot_makes_a_job_lost_at_once(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(lost_after_s=1000.0)
+    boot_id = bench.folder / "boot_id"
+    boot_id.write_text("first boot\n")
+    bench.host.extra = {"boot_id_file": str(boot_id)}
+    bench.submit(bench.plan(bench.traced("one-a1", seconds=30)))
+    bench.kill_wrapper("one-a1")
+    pid = bench.command_pid("one-a1")
+    boot_id.write_text("second boot\n")
+    # A lock that is held speaks for life, whatever the boot: nothing is given up on a doubt.
+    assert bench.states() == {"one-a1": "running"}
+    kill_group(pid)
+    wait_for(lambda: not is_alive(pid), "the command to die")
+    bench.wait_state("one-a1", "lost")
+    assert bench.begun("one-a1") == 1
+
+
+def test_same_boot_is_patient(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(lost_after_s=1000.0)
+    bench.submit(bench.plan(bench.traced("one-a1", seconds=30)))
+    bench.kill_wrapper("one-a1")
+    kill_group(bench.command_pid("one-a1"))
+    bench.wait_state("one-a1", "missing")
+    assert [bench.states()["one-a1"] for _ in range(4)] == ["missing"] * 4
