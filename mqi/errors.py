@@ -10,10 +10,10 @@
     │   └── TransferPaused            the transfer budget of this cycle is spent
     ├── LockWithoutProgress      76   a step lock whose holder does nothing
     ├── AuthenticationProblem    77   login or host key
-    └── ConfigurationProblem     78   configuration, or a corrupt or newer database
-        └── DatabaseProblem
-    HostRefused                       the host answered, and the answer is no; a case's error, not a command's
-    IntakeProblem                     the folder is not a case that can be computed; a case's error likewise
+    ├── ConfigurationProblem     78   configuration, or a corrupt or newer database
+    │   └── DatabaseProblem
+    ├── HostRefused              78   the host answered, and the answer is no; about one case, it is that case's
+    └── IntakeProblem                 the folder is not a case that can be computed: that case's error, not the command's
 
 Every message is one sentence for the screen; `hint` says what the operator can do. Codes 40 and 75 to
 78 mean nothing to Windows, which attaches its own text to other numbers (facts: windows-and-schedulers).
@@ -92,6 +92,8 @@ class DatabaseProblem(ConfigurationProblem):
 
 class HostRefused(MqiError):
     """The host understood and said no. `code` is a word of the agent's vocabulary."""
+
+    exit_code = 78
 
     def __init__(self, message: str, code: str, hint: str = "") -> None:
         super().__init__(message, hint)

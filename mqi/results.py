@@ -9,6 +9,7 @@ results/<room>/<case>/.part-<run>/                 being downloaded
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import time
@@ -48,10 +49,22 @@ def case_folder(results: Path, case: Case) -> Path:
     return results / case.room / case.results_name
 
 
-def run_folder(results: Path, case: Case) -> Path:
-    """Where the results of the case's present plan are published."""
+def run_folder(results: Path, case: Case, layout: Mapping[str, Output]) -> Path:
+    """Where the results of the case's present plan are published: `<run key>-<serial>`.
+
+    When something else lies there (results of this very run that no longer verify), it stays as it is and
+    the name gets a number: `<run key>-<serial>.2`.
+    """
     assert case.run_key is not None
-    return case_folder(results, case) / run_name(case.run_key, case.plan_serial)
+    first = case_folder(results, case) / run_name(case.run_key, case.plan_serial)
+    candidates = itertools.chain([first], (first.with_name(f"{first.name}.{n}") for n in itertools.count(2)))
+    return next(path for path in candidates if not path.exists() or is_published(path, case.run_key, layout))
+
+
+def is_published(folder: Path, run_key: str, layout: Mapping[str, Output]) -> bool:
+    """True when these very results lie in `folder`, every byte of them."""
+    provenance = read_json(folder / PROVENANCE)
+    return provenance is not None and provenance.get("run_key") == run_key and not verified(folder, layout)
 
 
 def part_folder(results: Path, case: Case) -> Path:
@@ -95,16 +108,11 @@ def verified(folder: Path, layout: Mapping[str, Output]) -> list[str]:
 def publish(part: Path, final: Path, layout: Mapping[str, Output], provenance: Mapping[str, Any]) -> None:
     """Check every file once more, add the provenance and rename `part` to `final`.
 
-    A `final` that exists already must be these very results (a run was killed after the rename).
-    Raises DiskProblem when the disk says no, or when what lies there is something else.
+    A `final` that exists already holds these very results (`run_folder`): a run was killed after the
+    rename. Raises DiskProblem when the disk says no.
     """
     try:
         if final.exists():
-            if verified(final, layout) or not is_provenance_of(final, str(provenance["run_key"])):
-                raise DiskProblem(
-                    "the folder for the results exists and holds something else; nothing was overwritten",
-                    f"move {final} away; mqi tries again by itself",
-                )
             return
         part.mkdir(parents=True, exist_ok=True)
         bad = verified(part, layout)
@@ -120,12 +128,6 @@ def publish(part: Path, final: Path, layout: Mapping[str, Output], provenance: M
             f"the results folder cannot be written: {error.strerror or error}",
             "check free space and permissions of the results disk; mqi goes on by itself afterwards",
         ) from error
-
-
-def is_provenance_of(folder: Path, run_key: str) -> bool:
-    """True when the folder's provenance names this run."""
-    provenance = read_json(folder / PROVENANCE)
-    return provenance is not None and provenance.get("run_key") == run_key
 
 
 def point_latest(results: Path, case: Case, run: Path) -> None:
@@ -175,8 +177,8 @@ def find_published(results: Path, case: Case) -> Path | None:
 
 
 def _serial_of(run: Path) -> int:
-    serial = run.name.rpartition("-")[2]
-    return int(serial) if serial.isdigit() else 0
+    serial = run.name.rpartition("-")[2].partition(".")[0]
+    return int(serial) if serial.isdecimal() else 0
 
 
 def _matches(path: Path, file: Mapping[str, Any]) -> bool:

@@ -272,6 +272,11 @@ class Store:
                 "INSERT OR REPLACE INTO hash_cache VALUES (?,?,?,?,?,?)", [(*row, self.now()) for row in rows]
             )
 
+    def prune_hashes(self, before: float) -> None:
+        """Forget hashes of files that were read before this time; the table must not grow for years."""
+        with self.database.write() as connection:
+            connection.execute("DELETE FROM hash_cache WHERE used_at < ?", (before,))
+
     # --- history, steps, meta ------------------------------------------------------------------------
 
     def events(self, case_id: int) -> list[EventRow]:

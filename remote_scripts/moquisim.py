@@ -115,7 +115,7 @@ def _csv(dose: Any) -> bytes:
     writer.writerow(("depth_mm", "relative_dose", "energy_MeV_per_mm", "dose_Gy_mm2"))
     highest = float(dose.energy_mev_per_mm.max()) or 1.0
     columns = (dose.depth_mm, dose.energy_mev_per_mm, dose.dose_gy_mm2)
-    for depth, energy, gray in zip(*columns):  # noqa: B905 - Python 3.8
+    for depth, energy, gray in zip(*columns):
         writer.writerow((f"{depth:.3f}", f"{energy / highest:.6e}", f"{energy:.9e}", f"{gray:.9e}"))
     return text.getvalue().encode("ascii")
 

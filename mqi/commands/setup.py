@@ -64,9 +64,11 @@ def init(
             if problem:
                 typer.echo(f"  {problem}", err=True)
                 answer = None
-        answers[question.key] = question.default if answer is None else answer
-        if question.is_path and answer and given[question.key] == answer:
-            answers[question.key] = os.path.abspath(Path(answer).expanduser())
+        answer = question.default if answer is None else answer
+        if question.is_path and answer:
+            # People mean a path from where they stand; in the file it would start at the file's folder.
+            answer = os.path.abspath(Path(answer).expanduser())  # noqa: PTH100 - resolve() asks the disk
+        answers[question.key] = answer
     try:
         text = render_config(answers, schema=(packaged_config() / "mqi.schema.json").as_uri())
     except ValueError as error:

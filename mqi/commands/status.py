@@ -170,6 +170,8 @@ def _warnings(invoked: Invocation, store: Store, now: float) -> list[str]:
         if name.startswith("watch "):
             if error and name in rooms:
                 lines.append(f"{name.replace('watch', 'watch folder of room')}: {error}")
+        elif name == "prune":
+            continue
         elif success is None or now - success > limit_s:
             ago = "never" if success is None else f"{span(now - success)} ago"
             tried = (

@@ -195,7 +195,7 @@ def _topmost(first: _Place, rules: Rules) -> Iterator[Unit]:
 def _settled_unit(place: _Place, rules: Rules, placeholder: bool = False) -> Unit | None:
     """The unit as it was settled, if the times of all its folders are still the same."""
     recorded = rules.settled.get(place.path)
-    if not recorded or not _unchanged(place.folder, recorded):
+    if not recorded or not _unchanged(place, recorded):
         return None
     return Unit(
         path=place.path,
@@ -210,10 +210,14 @@ def _settled_unit(place: _Place, rules: Rules, placeholder: bool = False) -> Uni
     )
 
 
-def _unchanged(folder: str, recorded: tuple[tuple[str, int], ...]) -> bool:
+def _unchanged(place: _Place, recorded: tuple[tuple[str, int], ...]) -> bool:
     for inner, mtime_ns in recorded:
+        if inner == ".":  # looked at when the folder above was listed
+            if place.mtime_ns != mtime_ns:
+                return False
+            continue
         try:
-            status = os.lstat(folder if inner == "." else f"{folder}{os.sep}{inner}")
+            status = os.lstat(f"{place.folder}{os.sep}{inner}")
         except (OSError, ValueError):
             return False
         if status.st_mtime_ns != mtime_ns or kind_of(status) != "folder":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import warnings
 import zlib
 from collections.abc import Iterator, MutableSequence, Sequence
@@ -69,7 +70,9 @@ def read_plan(folder: Path, files: Sequence[FileStat]) -> PlanFacts:
             if kind != "plan":
                 continue
             plan = _whole_plan(folder / file.path)
-            if _text(plan.get("SOPClassUID")) == ION_PLAN or _ION_BEAMS in plan:
+            sop_class = _text(plan.get("SOPClassUID"))
+            # A file that calls itself a photon plan is refused, whatever else it holds: it contradicts itself.
+            if sop_class == ION_PLAN or (sop_class != RT_PLAN and _ION_BEAMS in plan):
                 plans.append((file, plan))
             else:
                 others += 1
@@ -165,8 +168,9 @@ def _whole_plan(path: Path) -> Any:
     from pydicom import dcmread
 
     with open_plain(path) as stream:
-        content = stream.read(MAX_PLAN_BYTES + 1)
-    if len(content) > MAX_PLAN_BYTES:
+        size = os.fstat(stream.fileno()).st_size
+        content = stream.read(size) if size <= MAX_PLAN_BYTES else b""  # takes memory for what it is told
+    if size > MAX_PLAN_BYTES:
         raise IntakeProblem(
             f"A plan is larger than {MAX_PLAN_BYTES // 2**20} MiB, which no plan is.",
             f"Is {shown(path.name)} the right file?",

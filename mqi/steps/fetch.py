@@ -30,7 +30,7 @@ from mqi.rows import Case
 from mqi.site import Site
 from mqi.steps import StepReport
 from mqi.steps.begin import workflow_of
-from mqi.steps.purge import purge_due
+from mqi.steps.purge import forget_old_hashes, purge_due
 from mqi.store import StaleCase
 from mqi.workflow import Workflow
 
@@ -53,6 +53,7 @@ def fetch(site: Site) -> StepReport:
                 site.met(error)
         _release(site, host.name, report)
     purge_due(site, report)
+    forget_old_hashes(site)
     return report
 
 
@@ -102,7 +103,7 @@ def _bring_home(
         return
     workflow = workflow_of(site, case)
     layout = lay_out(_outputs_to_fetch(workflow, jobs, reply["jobs"]))
-    final = run_folder(site.settings.paths.results, case)
+    final = run_folder(site.settings.paths.results, case, layout)
     part = part_folder(site.settings.paths.results, case)
     if not final.exists():
         if not _download(site, case, layout, part, report):

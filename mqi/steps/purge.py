@@ -15,6 +15,8 @@ log = logging.getLogger("mqi.purge")
 
 # One request names at most this many runs: removing them takes the host time, under its lock.
 _RUNS_PER_REQUEST = 50
+_PRUNE_EVERY_S = 86400.0
+_HASHES_KEPT_S = 30 * 86400.0
 
 
 def due_cases(site: Site) -> list[Case]:
@@ -59,6 +61,14 @@ def _purge_on(site: Site, host: str, cases: Sequence[Case], report: StepReport, 
     for key, reason in reply.get("refused") or ():
         report.add("kept", f"run {key} on {host}: {reason}")
     return int(reply.get("bytes") or 0)
+
+
+def forget_old_hashes(site: Site) -> None:
+    """Once a day: drop what the hash cache has not needed for a month."""
+    _attempt, last, _error = site.store.steps().get("prune", (None, None, ""))
+    if last is None or site.now() - last > _PRUNE_EVERY_S:
+        site.store.prune_hashes(site.now() - _HASHES_KEPT_S)
+        site.store.step_attempted("prune", None)
 
 
 def _note_purged(site: Site, case: Case) -> None:

@@ -196,6 +196,9 @@ def _adopt(site: Site, case: Case, known: dict[str, Any], report: StepReport) ->
                     plan_serial=int(plan["serial"]),
                     host_serial=int(plan["serial"]),
                     submitted_at=site.now(),
+                    retry=None,
+                    # A cancel that this database has forgotten is seen through all the same.
+                    cancel_requested_at=site.now() if plan["cancel"] else None,
                 )
         else:
             _accepted(site, case)
@@ -203,6 +206,8 @@ def _adopt(site: Site, case: Case, known: dict[str, Any], report: StepReport) ->
         log.info("the host already holds this run")
         return True
     receipt = known.get("receipt") or {}
+    if case.retry is not None or case.plan_serial > int(receipt.get("serial") or 0) > 0:
+        return False  # an operator wants it computed again
     published = find_published(site.settings.paths.results, case)
     if published is not None:
         site.store.record(
@@ -217,8 +222,6 @@ def _adopt(site: Site, case: Case, known: dict[str, Any], report: StepReport) ->
         )
         report.add("adopted")
         return True
-    if case.retry is not None or case.plan_serial > int(receipt.get("serial") or 0) > 0:
-        return False  # an operator wants it computed again
     site.store.put_jobs(jobs_of_receipt(receipt, case.case_id))
     site.store.record(
         case,

@@ -109,6 +109,7 @@ def _wish_answered(site: Site, case: Case, raw: Mapping[str, Any]) -> None:
                 host_serial=int(plan["serial"]),
                 held=int(plan["held"]),
                 priority=int(plan["priority"]),
+                cancel_requested_at=site.now() if plan["cancel"] else None,
             )
     else:
         reason = raw.get("reason") or raw.get("message") or outcome or "no reason given"

@@ -163,7 +163,8 @@ def _obstacle(
         return "the scripts %s are not on this host" % plan["scripts"]
     keys = {job["job_key"] for job in plan["jobs"]}
     for job in plan["jobs"]:
-        if job["job_key"] in receipt.get("jobs", {}):
+        # A released run has a receipt already, but its results are still here and may be built upon.
+        if job["job_key"] in receipt.get("jobs", {}) and not run.job(job["job_key"]).exit.exists():
             return "%s ran before the run was purged, and no job runs twice" % job["job_key"]
         if job["group"] not in settings.groups:
             return "the queue of this host has no group %s" % job["group"]

@@ -114,10 +114,8 @@ def _sop_class(path: Path) -> Optional[str]:
     if not part10 and head[:2] != b"\x08\x00":
         return None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dataset = dcmread(path, force=not part10, stop_before_pixels=True, specific_tags=["SOPClassUID"])
-            found = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
+        dataset = dcmread(path, force=not part10, stop_before_pixels=True, specific_tags=["SOPClassUID"])
+        found = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - whatever pydicom trips over, the answer is the same
@@ -163,7 +161,8 @@ def _is_short(dataset: Dataset, tag: object) -> bool:
 
 
 def _silence_pydicom() -> None:
-    """pydicom logs the values that it finds odd; a log may not hold them."""
+    """pydicom logs and warns of values that it finds odd, at any time it converts one, and quotes them."""
+    warnings.simplefilter("ignore")
     logger = logging.getLogger("pydicom")
     logger.addHandler(logging.NullHandler())
     logger.propagate = False

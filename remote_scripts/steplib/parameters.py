@@ -46,7 +46,13 @@ class Numbers:
 
 def is_number(value: Any) -> bool:
     """Whether this is a finite number; true and false are none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        # A whole number of more than 308 digits.
+        return False
 
 
 def read_parameters(path: Optional[Path], known: Mapping[str, Any]) -> Mapping[str, Any]:

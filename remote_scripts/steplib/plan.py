@@ -101,8 +101,8 @@ def read_plan(dataset: Dataset, site_wet_mm: Mapping[str, float], energies_mev: 
     beams: Dict[int, Optional[Beam]] = {}
     for item in plan.items("IonBeamSequence", "The plan's beam in place {}"):
         number = item.integer("BeamNumber")
-        if number is None or number < 0:
-            raise item.problem("BeamNumber", "has no")
+        if number is None or not 0 <= number < 2**31:
+            raise item.problem("BeamNumber", "has no possible")
         if number in beams:
             raise BadInput(f"The RT Ion Plan has two beams with number {number}.")
         beam = item.called(f"Beam {number}")

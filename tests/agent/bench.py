@@ -195,7 +195,7 @@ class Bench:
 
     def processes(self) -> list[tuple[int, list[str]]]:
         """(pid, argv) of every process that works for this bench."""
-        return [(pid, argv) for pid, argv in all_processes() if any(str(self.folder) in word for word in argv)]
+        return [(pid, argv) for pid, argv in all_processes() if any(f"{self.folder}/" in word for word in argv)]
 
     def stop(self) -> None:
         """Ends everything that this bench started."""

@@ -112,7 +112,9 @@ class Installation:
         raise AssertionError(f"case {case_id} is {cases.get(case_id)} after {limit_s} s")
 
     def sample(self, name: str = "P1", seed: int = 1) -> Path:
-        return write_sample(self.cases / name, seed=seed)
+        folder = self.cases / name
+        write_sample(folder, seed=seed)
+        return folder
 
     def ledger(self) -> list[str]:
         """The key of every job that was executed, once per execution."""

@@ -144,7 +144,7 @@ def test_no_plan(site: Installation) -> None:
         plan.Modality = "CT"
 
     change_plan(folder, into_ct)
-    assert "plan" in waiting_reason(site)
+    assert "no RT Ion Plan" in waiting_reason(site)
     assert site.run("status", "--check", code=40)
 
 

@@ -280,7 +280,11 @@ def test_results_that_are_gone_are_not_shown_as_right(site: Installation) -> Non
     dose.write_text("another dose", encoding="utf-8")
     after = site.cycle_until("completed", "failed")
     assert after["state"] == "completed"
-    assert Path(after["results_path"]) != Path(case["results_path"]) or dose.read_text(encoding="utf-8") == "dose of beam 2"
+    anew = Path(after["results_path"])
+    assert anew.name == Path(case["results_path"]).name + ".2"
+    assert (anew / "simulate" / "beam_2" / "dose.txt").read_text(encoding="utf-8") == "dose of beam 2"
+    assert dose.read_text(encoding="utf-8") == "another dose", "what lies there is evidence, and stays"
+    assert len(site.ledger()) == 3
 
 
 def test_an_emptied_work_directory_is_said_and_a_retry_computes_all_of_it(site: Installation) -> None:

@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -197,8 +197,13 @@ def dicom_bytes(plan: Any) -> bytes:
 
 
 def fresh_plan(seed: int = 1) -> Any:
-    """The sample's plan, for a test to spoil. Beam 1 is the setup beam, 2 and 3 treat; 3 has a range shifter."""
-    return sample_plan(seed, sample_beams(seed, layers=3))
+    """A small sample, for a test to spoil: beam 1 is the setup beam, 2 and 3 treat in 3 layers of 9 spots; 3 has a
+    range shifter."""
+    beams = []
+    for beam in sample_beams(seed, layers=3):
+        layers = tuple(replace(layer, spots=layer.spots[:9]) for layer in beam.layers)
+        beams.append(replace(beam, layers=layers))
+    return sample_plan(seed, tuple(beams))
 
 
 def write_tables(

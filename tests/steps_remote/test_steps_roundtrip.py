@@ -102,21 +102,21 @@ def check(case: Case, run: Run) -> None:
         assert wets == {beam.range_shifter_wet_mm}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(cases())
 def test_spots_survive_the_way_through_dicom(case: Case) -> None:
     with tempfile.TemporaryDirectory() as folder:
         check(case, interpret_here(Path(folder), [dicom_bytes(plan_of(case))]))
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(cases())
 def test_spots_survive_the_way_through_a_process(case: Case) -> None:
     with tempfile.TemporaryDirectory() as folder:
         check(case, interpret(Path(folder), [dicom_bytes(plan_of(case))]))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(cases(), st.data())
 def test_garbled_bytes_never_crash_it(case: Case, data: st.DataObject) -> None:
     """Flipped bytes: a sentence and exit code 2, or tables; never a traceback and never another code."""

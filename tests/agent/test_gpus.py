@@ -1,0 +1,108 @@
+"""GPUs, with a fake nvidia-smi on the PATH."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from mqi.settings import Group, Queue
+from tests.agent.bench import RUN, Bench, wait_for
+
+CARDS = "GPU-aaaa, Fake One, 8000, 100, 7, 40\nGPU-bbbb, Fake Two, 8000, 100, [N/A], 41\n"
+
+
+def nvidia_smi(bench: Bench, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    folder = bench.folder / "bin"
+    folder.mkdir()
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{body}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def gpu_host(bench: Bench, gpus: str | tuple[str, ...], slots: int = 3) -> None:
+    bench.host = bench.new_host(queue=Queue(groups=(Group("cpu", slots=slots, gpus=gpus),)))
+
+
+WORKING = f"""case "$1" in
+--query-gpu=*) printf '{CARDS}';;
+*) printf 'GPU-bbbb, 4711\\n';;
+esac""".replace("\n-", "\\n-").replace("41\n", "41\\n").replace("40\n", "40\\n")
+
+
+def test_each_job_has_a_gpu_of_its_own(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia_smi(bench, monkeypatch, WORKING)
+    gpu_host(bench, "auto")
+    show = f"echo $CUDA_VISIBLE_DEVICES; while [ ! -e {bench.folder}/go ]; do sleep 0.05; done"
+    bench.submit(bench.plan(*(bench.shell(f"step.b{beam}-a1", show, gpu=True) for beam in range(3))))
+
+    def running() -> list[dict[str, object]]:
+        return [job for job in bench.report().values() if job["state"] == "running"]
+
+    wait_for(lambda: len(running()) == 2, "two jobs on two GPUs")
+    assert sorted(str(job["gpu"]) for job in running()) == ["GPU-aaaa", "GPU-bbbb"]
+    probe = bench.host.ask([]).probe
+    assert [(card["uuid"], card["utilisation"], card["processes"]) for card in probe["gpus"]] == [
+        ("GPU-aaaa", 7.0, 0),
+        ("GPU-bbbb", None, 1),
+    ]
+    busy = {gpu["uuid"]: gpu["busy_job"] for gpu in probe["queue"]["groups"][0]["gpus"]}
+    assert set(busy) == {"GPU-aaaa", "GPU-bbbb"}
+    assert all(str(key).startswith(RUN) for key in busy.values())
+    time.sleep(0.5)
+    assert len(running()) == 2  # three slots, but the third job has no GPU
+    (bench.folder / "go").touch()
+    logs = set()
+    for beam in range(3):
+        assert bench.exit(f"step.b{beam}-a1")["kind"] == "ok"
+        logs.add((bench.job(f"step.b{beam}-a1") / "log.txt").read_text())
+    assert logs == {"GPU-aaaa\n", "GPU-bbbb\n"}
+
+
+def test_an_orphan_keeps_its_gpu(bench: Bench) -> None:
+    gpu_host(bench, ("GPU-cccc",))
+    bench.submit(bench.plan(bench.traced("one-a1", seconds=1.2, gpu=True), bench.traced("two-a1", gpu=True)))
+    wait_for(bench.order, "the first job to begin")
+    first = bench.order()[0]
+    bench.kill_wrapper(first)
+    second = {"one-a1": "two-a1", "two-a1": "one-a1"}[first]
+    bench.exit(second)
+    assert bench.most_at_once() == 1
+
+
+def test_no_gpu_is_said_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia_smi(bench, monkeypatch, ":")
+    gpu_host(bench, "auto")
+    bench.submit(bench.plan(bench.traced("one-a1", gpu=True), bench.traced("two-a1")))
+    assert bench.exit("one-a1")["kind"] == "gpu"
+    assert bench.begun("one-a1") == 0
+    assert bench.exit("two-a1")["kind"] == "ok"
+
+
+def test_a_group_without_gpus_runs_gpu_steps_on_the_cpu(bench: Bench) -> None:
+    bench.submit(bench.plan(bench.shell("one-a1", 'echo "[$CUDA_VISIBLE_DEVICES]"', gpu=True)))
+    assert bench.exit("one-a1")["kind"] == "ok"
+    assert (bench.job("one-a1") / "log.txt").read_text() == "[]\n"
+
+
+def test_a_hanging_driver_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from agent import gpus
+
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\nexec sleep 20\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(gpus, "TIME_LIMIT_S", 0.3)
+    started = time.monotonic()
+    with pytest.raises(gpus.GpuProblem):
+        gpus.GpuQuery().cards()
+    assert time.monotonic() - started < 5
+
+
+def test_a_failing_driver_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia_smi(bench, monkeypatch, "exit 9")
+    probe = bench.host.ask([]).probe
+    assert (probe["gpus"], probe["gpu_problem"]) == ([], "nvidia-smi failed with code 9")

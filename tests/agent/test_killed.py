@@ -1,0 +1,142 @@
+"""The agent killed before every single effect of a request, a runner and a run: nothing runs twice, nothing
+gets stuck, and there is no clean-up to do but to ask again.
+
+Every day a sample of the points; all of them under `--slow` (`pytest -m slow`).
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mqi.host import framing
+from tests.agent.bench import RUN, Bench, wait_for
+
+KILLED_AT = Path(__file__).with_name("killed_at.py")
+EVERY_DAY = 6  # every so many-th point
+MOST = 400  # points; a program that has more is stuck
+
+Prepare = Callable[[Bench], None]
+
+
+class Crash:
+    """One kind of process to kill: a work directory to start from, its words, and what it reads."""
+
+    def __init__(self, make_bench: Callable[..., Bench], words: list[str], *, planned: bool) -> None:
+        self._make = make_bench
+        self.words = words
+        self.planned = planned
+        self.template = make_bench("template", slots=1)
+        self.digest = self.template.put(b"the plan")
+        if planned:
+            with self.template.no_runner():
+                assert self.template.submit(self.plan(self.template)) == "accepted"
+
+    def plan(self, bench: Bench, attempt: int = 1, serial: int = 1) -> dict[str, Any]:
+        job = bench.traced(f"one-a{attempt}", files=[{"name": "m.csv", "sha256": self.digest, "size": 8}])
+        return bench.plan(
+            job,
+            bench.traced(f"two-a{attempt}", f"one-a{attempt}"),
+            inputs=[{"n": "000001", "path": "P/plan.dcm", "size": 8, "sha256": self.digest}],
+            serial=serial,
+        )
+
+    def at(self, point: int) -> bool:
+        """Kills at `point` and checks what follows; False when the program has no such point."""
+        bench = self._make(f"point{point}", slots=1)
+        shutil.copytree(self.template.work, bench.work)
+        if self.planned:
+            self._repath(bench)
+        folder = bench.work / "scripts" / bench.host.deploy() / "agent"
+        argv = [sys.executable, "-I", "-S", str(KILLED_AT), str(point), str(folder), *self.words]
+        done = subprocess.run(
+            [*argv, "--work", str(bench.work), *(["--slot"] if self.words[0] == "run" else [])],
+            input=self._request(bench) if self.words == ["request"] else b"",
+            stdout=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+        self._recovers(bench)
+        bench.stop()
+        return done.returncode == -9
+
+    def _repath(self, bench: Bench) -> None:
+        """The jobs of the copy shall leave their traces beside the copy."""
+        path = bench.work / "runs" / RUN / "plan.json"
+        text = path.read_text().replace(str(self.template.folder), str(bench.folder))
+        path.write_text(text)
+
+    def _request(self, bench: Bench) -> bytes:
+        class Bytes:
+            data = b""
+
+            def write(self, data: bytes) -> None:
+                self.data += data
+
+        stream: Any = Bytes()
+        calls = [{"verb": "plan", "plan": self.plan(bench)}]
+        request = {
+            "protocol": 1,
+            "nonce": "0" * 32,
+            "installation": "installation-1",
+            "now": 0,
+            "settings": bench.host._request_settings(),
+            "calls": calls,
+        }
+        framing.write_frame(stream, "J", framing.encode(request))
+        framing.write_frame(stream, "E")
+        return bytes(stream.data)
+
+    def _recovers(self, bench: Bench) -> None:
+        assert bench.submit(self.plan(bench)) in ("accepted", "same")
+
+        def over() -> str:
+            states = bench.states()
+            return states["one-a1"] if states["one-a1"] == "lost" or set(states.values()) == {"ended"} else ""
+
+        state = wait_for(over, "the run to end or a job to be lost", 40.0)
+        if state == "lost":
+            # What the control PC does then: a new attempt, a new plan.
+            assert bench.submit(self.plan(bench, attempt=2, serial=2)) == "accepted"
+            assert bench.exit("two-a2")["kind"] == "ok"
+            assert bench.begun("one-a2") == bench.begun("two-a2") == 1
+            assert bench.begun("one-a1") <= 1
+            assert bench.begun("two-a1") == 0
+        else:
+            for name in ("one-a1", "two-a1"):
+                assert bench.exit(name)["kind"] == "ok"
+                assert bench.begun(name) == 1
+
+
+def kill_everywhere(crash: Crash, step: int) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        for start in range(1, MOST, 4 * step):
+            points = range(start, start + 4 * step, step)
+            if not all(pool.map(crash.at, points)):
+                return
+    raise AssertionError("no end of effects")
+
+
+PROGRAMS = [
+    pytest.param(["request"], False, id="request"),
+    pytest.param(["runner", "cpu"], True, id="runner"),
+    pytest.param(["run", f"{RUN}.one-a1"], True, id="run"),
+]
+
+
+@pytest.mark.parametrize(("words", "planned"), PROGRAMS)
+def test_killed_at_some_points(make_bench: Callable[..., Bench], words: list[str], planned: bool) -> None:
+    kill_everywhere(Crash(make_bench, words, planned=planned), EVERY_DAY)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "planned"), PROGRAMS)
+def test_killed_at_every_point(make_bench: Callable[..., Bench], words: list[str], planned: bool) -> None:
+    kill_everywhere(Crash(make_bench, words, planned=planned), 1)

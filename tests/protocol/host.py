@@ -1,0 +1,346 @@
+"""The execution host: requests and feeds of the agent, the queue, and `run`. Pure: a host in, next hosts out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.protocol.world import (
+    COMMAND,
+    LOOKED,
+    ORPHAN,
+    OVER_BAD,
+    OVER_OK,
+    OVER_STOPPED,
+    RUNS,
+    TOOK,
+    WAITS,
+    Agent,
+    Answer,
+    Host,
+    Key,
+    Move,
+    Plan,
+    Receipt,
+    Request,
+    Run,
+    Settings,
+)
+
+_EXITS = {OVER_OK: "ok", OVER_BAD: "bad", OVER_STOPPED: "stopped"}
+_OVER = ("ended ok", "ended bad", "ended stopped", "stopped", "lost")
+
+
+def moves(host: Host, settings: Settings) -> Iterator[Move]:
+    """Everything that can happen next on the host, but for the arrival of a request."""
+    for key in dict.fromkeys(host.queue):
+        yield _queue_starts(host, key)
+    if host.queue or any(run.known for run in host.runs):
+        forgotten = tuple(sorted(run._replace(known=False) for run in host.runs))
+        yield Move(("the queue is emptied",), "emptied", host._replace(queue=(), runs=forgotten))
+    for run in dict.fromkeys(host.runs):
+        yield from _run(host, settings, run)
+    for agent in dict.fromkeys(host.agents):
+        yield from _agent(host, settings, agent)
+
+
+# --- the queue and `run` ---------------------------------------------------------------------------------
+
+
+def _queue_starts(host: Host, key: Key) -> Move:
+    """A task starts, and `run` takes its first look."""
+    queue = list(host.queue)
+    queue.remove(key)
+    after = host._replace(queue=tuple(queue))
+    file, plan = host.file(key), host.stored
+    if plan is None or key not in plan.keys() or plan.held or file.exit or file.tombstone:
+        return Move(("the queue starts", key, "in vain"), "", after)
+    runs = tuple(sorted((*host.runs, Run(key, LOOKED, True))))
+    return Move(("the queue starts", key), "", after._replace(runs=runs))
+
+
+def _run(host: Host, settings: Settings, run: Run) -> Iterator[Move]:
+    key, file = run.key, host.file(run.key)
+    if run.at == LOOKED:
+        if host.stored is None or host.locked(key) or (settings.guards.claim and file.claim):
+            yield Move(("run finds taken", key), "", host.moved(run))
+        else:
+            after = host.moved(run, run._replace(at=TOOK))
+            claimed = after.put(key, file._replace(claim=True)) if settings.guards.claim else after
+            yield Move(("run claims", key), "", claimed)
+    elif run.at == TOOK:
+        if file.tombstone and settings.guards.tombstone:
+            yield Move(("run finds a tombstone", key), "", host.moved(run, run._replace(at=OVER_STOPPED)))
+        else:
+            counts = dict(host.ran)
+            counts[key] = min(counts.get(key, 0) + 1, 2)
+            after = host.moved(run, run._replace(at=COMMAND))
+            yield Move(("run starts the command", key), "", after._replace(ran=tuple(sorted(counts.items()))))
+    elif run.at == COMMAND:
+        yield Move(("the command ends well", key), "", host.moved(run, run._replace(at=OVER_OK)))
+        yield Move(("the command ends badly", key), "bad", host.moved(run, run._replace(at=OVER_BAD)))
+        if file.tombstone:
+            yield Move(("run ends the command", key), "", host.moved(run, run._replace(at=OVER_STOPPED)))
+        orphan = host.moved(run, Run(key, ORPHAN, False))
+        yield Move(("the wrapper is killed", key), "kills", orphan)
+    elif run.at in _EXITS:
+        exited = host.moved(run).put(key, file._replace(exit=_EXITS[run.at]))
+        yield Move(("run writes the exit file", key), "", exited)
+        if _lock_is_free(host, settings):
+            feeding = (*host.agents, Agent("look", None, Answer("")))
+            yield Move(("run writes the exit file", key, "and feeds"), "", exited._replace(agents=feeding))
+    else:
+        yield Move(("the orphan ends", key), "", host.moved(run))
+    if run.at != ORPHAN:
+        yield Move(("run and its command are killed", key), "kills", host.moved(run))
+
+
+# --- requests --------------------------------------------------------------------------------------------
+
+
+def _lock_is_free(host: Host, settings: Settings) -> bool:
+    return not host.agents or (not settings.guards.flock and len(host.agents) < 2)
+
+
+def arrivals(host: Host, settings: Settings, request: Request) -> Iterator[Move]:
+    """A request gets the agent's lock and is served as far as it goes before the feed."""
+    if not _lock_is_free(host, settings):
+        return
+    label = ("the agent takes", request.verb, request.serial)
+    if request.verb in ("plan", "sync"):
+        answer, after = Answer(""), host
+        if request.plan is not None:
+            answer, after = accept(host, settings, request.plan)
+            if answer.outcome == "accepted" and not request.plan.cancel:
+                no = Agent("look", request, answer._replace(outcome="refused", plan=host.stored))
+                yield Move((*label, "and refuses"), "refusals", host._replace(agents=(*host.agents, no)))
+        lingers = answer.outcome == "accepted" and host.released and not settings.guards.release_serial
+        agent = Agent("unrelease" if lingers else "look", request, answer)
+        yield Move((*label, answer.outcome), "", after._replace(agents=(*host.agents, agent)))
+        return
+    # The others change nothing before the feed: one move, whose parts others see as `plan` shows them.
+    answer, after = _serve_at_once(host, settings, request)
+    yield Move((*label, answer.outcome), "", after, request.who, answer)
+
+
+def _serve_at_once(host: Host, settings: Settings, request: Request) -> tuple[Answer, Host]:
+    receipt = host.receipt
+    known = Answer("", host.stored, receipt.serial if receipt else 0, _last_attempts(receipt))
+    there = tuple((key, "good") for key, file in host.files if file.exit == "ok")
+    host = _fed(host, settings, request)
+    if request.verb == "have":
+        return known, host
+    if request.verb == "outputs":
+        return Answer("", states=there), host
+    outcome, host = (_release if request.verb == "release" else _purge)(host, settings, request.serial)
+    return Answer(outcome), host
+
+
+def _fed(host: Host, settings: Settings, request: Request) -> Host:
+    agent, host = _look(host, settings, Agent("look", request, Answer("")))
+    agent, host = _judge(host, settings, agent)
+    for what, key in agent.todo:
+        host = _bring(host, what, key)
+    return host
+
+
+def _last_attempts(receipt: Receipt | None) -> tuple[int, ...]:
+    last = dict(sorted(receipt.keys)) if receipt else {}
+    return tuple(last[slot] for slot in sorted(last))
+
+
+def accept(host: Host, settings: Settings, plan: Plan) -> tuple[Answer, Host]:
+    """The `plan` verb: the answer, and the host with what was written."""
+    stored, receipt, guards = host.stored, host.receipt, settings.guards
+    answer = Answer("", stored, receipt.serial if receipt else 0, _last_attempts(receipt))
+    if stored == plan:
+        return answer._replace(outcome="same"), host
+    if guards.serial and stored is not None and plan.serial <= stored.serial:
+        return answer._replace(outcome="newer"), host
+    if guards.serial and stored is None and receipt is not None and plan.serial <= receipt.serial:
+        return answer._replace(outcome="receipt"), host
+    if guards.forward and stored is not None:
+        if any(new < old for new, old in zip(plan.attempts, stored.attempts, strict=True)):
+            return answer._replace(outcome="newer"), host
+    if receipt is not None and not plan.cancel and set(plan.keys()) & set(receipt.keys):
+        return answer._replace(outcome="refused"), host
+    before = {*host.dropped, *(stored.keys() if stored else ())}
+    dropped = tuple(sorted(before - set(plan.keys())))
+    return answer._replace(outcome="accepted", plan=plan), host._replace(stored=plan, dropped=dropped)
+
+
+# --- the agent, under its lock ---------------------------------------------------------------------------
+
+
+def _agent(host: Host, settings: Settings, agent: Agent) -> Iterator[Move]:
+    others = list(host.agents)
+    others.remove(agent)
+    gone = host._replace(agents=tuple(others))
+    after, next_, label = gone, agent, "looks"
+    if agent.at == "unrelease":
+        after, next_, label = gone._replace(released=0), agent._replace(at="look"), "forgets the release"
+    elif agent.at == "look":
+        next_, after = _look(gone, settings, agent)
+    elif agent.at == "judge":
+        label = "judges"
+        next_, after = _judge(gone, settings, agent)
+    else:
+        (label, key), *todo = agent.todo
+        after, next_ = _bring(gone, label, key), agent._replace(todo=tuple(todo))
+    if next_.at != "bring" or next_.todo:
+        yield Move((f"the agent {label}",), "", after._replace(agents=(*others, next_)))
+    elif agent.request is None:
+        yield Move((f"the agent {label}", "and ends"), "", after)
+    else:
+        answer = agent.answer
+        if agent.request.verb == "sync":
+            known = "plan" if after.stored else "receipt" if after.receipt else ""
+            answer = answer._replace(known=known, states=_report(after, settings))
+        yield Move((f"the agent {label}", "and answers"), "", after, agent.request.who, answer)
+    who = agent.request.who if agent.request else ""
+    yield Move(("the agent is killed before it", agent.at), "kills", gone, who, None)
+
+
+def is_released(host: Host, settings: Settings) -> bool:
+    """Whether the host takes the run for fetched, and does not feed it."""
+    if settings.guards.release_serial:
+        return host.stored is not None and host.released >= host.stored.serial
+    return bool(host.released)
+
+
+def _look(host: Host, settings: Settings, agent: Agent) -> tuple[Agent, Host]:
+    """The listing, then the tombstones, then of every job its exit file and its claim."""
+    plan = host.stored
+    waiting = tuple(dict.fromkeys(host.queue))
+    listed = tuple(sorted({*waiting, *(run.key for run in host.runs if run.known)}))
+    next_ = agent._replace(at="judge", listed=listed, waiting=waiting)
+    if plan is None or is_released(host, settings):
+        return next_, host
+    for key in sorted({*host.dropped, *(plan.keys() if plan.cancel else ())}):
+        file = host.file(key)
+        if not file.exit and not file.tombstone:
+            host = host.put(key, file._replace(tombstone=True))
+    seen = tuple((key, host.file(key).exit, host.file(key).claim) for key in plan.keys())
+    return next_._replace(seen=seen), host
+
+
+def judge(host: Host, settings: Settings, key: Key, exit_: str, claim: bool, listed: bool) -> str:
+    """How a job stands: `exit_` and `claim` as they were seen before, the rest as it is now."""
+    file, guards = host.file(key), settings.guards
+    if exit_ and guards.exit_first:
+        return "ended " + exit_
+    locked = claim and host.locked(key)
+    if claim and not locked and guards.second_look and guards.exit_first and file.exit:
+        return "ended " + file.exit
+    if not claim:
+        return "stopped" if file.tombstone else WAITS
+    if locked and guards.lock_look:
+        return RUNS
+    if file.tombstone:
+        return "stopped"
+    if file.missing < 0:
+        return "lost"
+    return "missing" if listed else "nowhere"
+
+
+def _judge(host: Host, settings: Settings, agent: Agent) -> tuple[Agent, Host]:
+    """The locks, and what follows: absences, orphans, and what the queue shall hold."""
+    plan, wanted = host.stored, []
+    for key, exit_, claim in agent.seen:
+        state = judge(host, settings, key, exit_, claim, key in agent.listed)
+        file = host.file(key)
+        if state == "nowhere" and agent.request is not None:
+            missing = -1 if file.missing + 1 >= settings.lost_listings else file.missing + 1
+            host = host.put(key, file._replace(missing=missing))
+        elif state == RUNS and file.missing:
+            host = host.put(key, file._replace(missing=0))
+        if state == WAITS and plan is not None and not plan.held and _may_start(host, settings, plan, key):
+            wanted.append(key)
+    minded = [key for key, _exit, _claim in agent.seen]
+    minded += host.dropped if settings.guards.mind_dropped else ()
+    for run in host.runs:
+        if run.at == ORPHAN and run.key in minded and host.file(run.key).tombstone:
+            host = host.moved(run)
+    listed = agent.listed if settings.guards.label else ()
+    todo = [("withdraws", key) for key in agent.waiting if key not in wanted]
+    todo += [("adds", key) for key in wanted if key not in listed]
+    return agent._replace(at="bring", listed=(), waiting=(), seen=(), todo=tuple(todo)), host
+
+
+def _may_start(host: Host, settings: Settings, plan: Plan, key: Key) -> bool:
+    slot = key[0]
+    if slot > 0 and host.file((slot - 1, plan.attempts[slot - 1])).exit != "ok":
+        return False
+    return not settings.guards.one_attempt or not _earlier_lives(host, key)
+
+
+def _earlier_lives(host: Host, key: Key) -> bool:
+    return any(host.locked((key[0], attempt)) for attempt in range(1, key[1]))
+
+
+def _bring(host: Host, what: str, key: Key) -> Host:
+    if what == "adds":
+        return host._replace(queue=tuple(sorted((*host.queue, key))))
+    return host._replace(queue=tuple(known for known in host.queue if known != key))
+
+
+# --- what the host tells ---------------------------------------------------------------------------------
+
+
+def _state(host: Host, settings: Settings, key: Key) -> str:
+    file = host.file(key)
+    listed = key in host.queue or any(run.key == key and run.known for run in host.runs)
+    state = judge(host, settings, key, file.exit, file.claim, listed)
+    if settings.guards.one_attempt and not file.claim and _earlier_lives(host, key):
+        return RUNS
+    return state
+
+
+def _report(host: Host, settings: Settings) -> tuple[tuple[Key, str], ...]:
+    if host.stored is None:
+        return ()
+    keys = {*host.stored.keys(), *(key for key, _file in host.files)}
+    return tuple((key, _state(host, settings, key)) for key in sorted(keys))
+
+
+def can_move(host: Host, settings: Settings) -> bool:
+    """Whether a job of the run runs, or may still start."""
+    plan, hopeless = host.stored, False
+    if plan is None:
+        return False
+    if any(_state(host, settings, key) == RUNS for key in host.dropped):
+        return True
+    for key in plan.keys():
+        if _state(host, settings, key) in _OVER:
+            hopeless = host.file(key).exit != "ok"
+        elif not hopeless:
+            return True
+    return False
+
+
+def _release(host: Host, settings: Settings, serial: int) -> tuple[str, Host]:
+    if host.stored is None:
+        return ("ok" if host.receipt else "no"), host
+    if settings.guards.named_release and serial != host.stored.serial:
+        return "no", host
+    if not is_released(host, settings):
+        if can_move(host, settings):
+            return "no", host
+        host = host._replace(released=host.stored.serial)
+    return "ok", _with_receipt(host, host.stored)
+
+
+def _with_receipt(host: Host, plan: Plan) -> Host:
+    before = host.receipt.keys if host.receipt else ()
+    here = (key for key, file in host.files if file.claim or file.exit)
+    return host._replace(receipt=Receipt(plan.serial, tuple(sorted({*before, *here}))))
+
+
+def _purge(host: Host, settings: Settings, serial: int) -> tuple[str, Host]:
+    if host.stored is None:
+        return "ok", host
+    if settings.guards.named_release and serial != host.stored.serial:
+        return "no", host
+    if not is_released(host, settings) or can_move(host, settings):
+        return "no", host
+    kept = _with_receipt(host, host.stored)
+    return "ok", kept._replace(stored=None, dropped=(), released=0, files=())

@@ -1,0 +1,84 @@
+"""What must hold in every world and at every move: each function returns the promise that is broken, or ""."""
+
+from __future__ import annotations
+
+from tests.protocol.world import (
+    CANCELLED,
+    COMPLETED,
+    COMPUTES,
+    NEW,
+    SETTLED,
+    SKIPPED,
+    WITH_THE_HOST,
+    Control,
+    Host,
+)
+
+ONCE = "a job key was executed twice"
+ALONE = "two attempts of one job ran at once"
+FORWARD = "an attempt started after a later one had"
+LISTED_ONCE = "the queue held a job twice"
+SETTLED_IS_SETTLED = "a job of a settled case ran"
+CANCEL_HOLDS = "a wish to cancel was forgotten"
+HOLD_SHOWS = "the row did not show whether its plan was held"
+LATE = "a plan with a lower serial changed the host's"
+WHOLE = "a case was completed without its results"
+STUCK = "nothing that mqi does by itself ends the case any more"
+
+
+def host_breaks(before: Host, after: Host) -> str:
+    """What a move of the host breaks."""
+    for key, count in after.ran:
+        if count > 1:
+            return ONCE
+        if (key, count) not in before.ran and any(s == key[0] and k > key[1] for (s, k), _count in before.ran):
+            return FORWARD
+    slots = [run.key[0] for run in after.runs if run.at in COMPUTES]
+    if len(set(slots)) < len(slots):
+        return ALONE
+    listed = [*after.queue, *(run.key for run in after.runs if run.known)]
+    if len(set(listed)) < len(listed):
+        return LISTED_ONCE
+    if before.stored is not None and after.stored is not None and after.stored.serial < before.stored.serial:
+        return LATE
+    return ""
+
+
+def control_breaks(after: Control) -> str:
+    """What is wrong on the control PC."""
+    row = after.row
+    if row is None:
+        return ""
+    if row.plan is not None and row.status in WITH_THE_HOST:
+        if after.wish and not (row.cancel and row.plan.cancel):
+            return CANCEL_HOLDS
+        if row.held != row.plan.held:
+            return HOLD_SHOWS
+    if after.wish and row.status == CANCELLED:
+        return CANCEL_HOLDS
+    if row.status == COMPLETED and after.results is not None and not all(after.results):
+        return WHOLE
+    return ""
+
+
+def computes(host: Host) -> bool:
+    """Whether a command of the run lives."""
+    return any(run.at in COMPUTES for run in host.runs)
+
+
+def wants_silence(control: Control) -> bool:
+    """Whether nothing of the run may run any more.
+
+    Who skips a case that a new database has only just seen again, or puts an old one back, says nothing about
+    what the host still does.
+    """
+    row = control.row
+    if row is None or row.status not in SETTLED:
+        return False
+    return not control.amnesia or (control.backup is None and row.status != SKIPPED)
+
+
+def is_rest(control: Control) -> bool:
+    """The case has ended, or an operator knowingly holds it."""
+    row = control.row
+    return row is not None and (row.status in SETTLED or (row.held and row.status in (NEW, *WITH_THE_HOST)))
