@@ -75,6 +75,15 @@ def of_mqi(code: int) -> str:
     return f"{code}: {meaning}" if meaning else f"{code}: not an exit code of mqi"
 
 
+def of_shell(code: int) -> str:
+    """What the shell of cron's line saw: mqi's own code, or why there was none."""
+    if code in (126, 127):
+        return f"{code}: the program cannot be run: is Python still there?"
+    if code > 128 and code not in MEANINGS:
+        return f"{code}: it was killed (signal {code - 128})"
+    return of_mqi(code)
+
+
 def of_windows(code: int) -> str:
     """What a Last Run Result means: mqi's own code, or one of Windows."""
     if code in MEANINGS:

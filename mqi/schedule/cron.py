@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Collection, Sequence
 
 from mqi.errors import ConfigurationProblem
 from mqi.schedule.order import COMMANDS, Order
@@ -71,21 +72,24 @@ def find(crontab: str) -> list[tuple[str, str, str]]:
     return found
 
 
-def without(crontab: str, config: str) -> str:
-    """The crontab without our lines of this configuration; everything else byte for byte."""
-    return "\n".join(
-        text
-        for text in crontab.split("\n")
-        if not any(owner == config for _command, owner, _line in find(text))
-    )
+def without(crontab: str, lines: Collection[str]) -> str:
+    """The crontab without these lines; everything else byte for byte."""
+    return "\n".join(text for text in crontab.split("\n") if text not in lines)
 
 
-def merged(crontab: str, lines: list[str], config: str) -> str:
-    """The crontab with these lines in place of our earlier ones."""
-    rest = without(crontab, config)
+def merged(crontab: str, lines: Sequence[str], config: str) -> str:
+    """The crontab with these lines in place of what this configuration had there."""
+    ours = {text for _command, owner, text in find(crontab) if owner == config}
+    rest = without(crontab, ours)
     if rest and not rest.endswith("\n"):
         rest += "\n"
     return rest + "".join(f"{text}\n" for text in lines)
+
+
+def own_lines(config: str) -> str:
+    """The pattern by which `grep -E` knows the lines of this configuration."""
+    shown = re.sub(r"([\\.\[\]{}()*+?^$|])", r"\\\1", config.replace("%", "\\%"))
+    return f'# mqi schedule [a-z]+ for "{shown}"'
 
 
 def differences(expected: str, found: str) -> tuple[str, ...]:

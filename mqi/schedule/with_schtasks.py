@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -143,6 +142,5 @@ class TaskScheduler:
 
 
 def _for_cmd(argv: Sequence[str]) -> str:
-    """A command line that can be pasted into cmd."""
-    plain = subprocess.list2cmdline(argv)
-    return plain if json.dumps(plain) else plain
+    """A command line that can be pasted into cmd. None of our arguments holds a double quote."""
+    return " ".join(arg if re.fullmatch(r"[A-Za-z0-9_./:\\$*-]+", arg) else f'"{arg}"' for arg in argv)

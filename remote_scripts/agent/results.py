@@ -15,6 +15,7 @@ from agent.problems import Refused
 from agent.work import JobPaths, Work
 
 _MOST_LOG = 1 << 20
+_LONGEST_CHARACTER = 4  # bytes; a shorter piece might hold none, for ever
 
 
 def outputs(work: Work, job_keys: List[str]) -> Dict[str, Any]:
@@ -98,7 +99,7 @@ def log(work: Work, job_key: Any, offset: Any, limit: Any) -> Dict[str, Any]:
     """A piece of a job's log. A negative `offset` counts from the end. `next` is where to go on; the piece
     ends before a character that is only half written."""
     paths = work.job(names.job_key(job_key))
-    length = min(names.whole(limit, "limit", 1), _MOST_LOG)
+    length = min(max(names.whole(limit, "limit", 1), _LONGEST_CHARACTER), _MOST_LOG)
     if isinstance(offset, bool) or not isinstance(offset, int):
         raise Refused("bad_request", "offset is not a whole number")
     data, start, size = b"", 0, 0
@@ -123,10 +124,10 @@ def log(work: Work, job_key: Any, offset: Any, limit: Any) -> Dict[str, Any]:
 
 def _whole_characters(data: bytes) -> int:
     """The length of `data` without the begun UTF-8 character at its end, if there is one."""
-    for back in range(1, min(4, len(data)) + 1):
+    for back in range(1, min(_LONGEST_CHARACTER, len(data)) + 1):
         byte = data[-back]
         if byte & 0xC0 != 0x80:
             needed = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
-            return len(data) - back if needed > back and len(data) > back else len(data)
+            return len(data) - back if needed > back else len(data)
     return len(data)
 

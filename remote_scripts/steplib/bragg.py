@@ -74,16 +74,13 @@ class Protons:
         dose: Curve = self._scale * (stopped + BETA_PER_CM * (1.0 + GAMMA * P) * nuclear)
         return dose
 
-    def deposited_beyond(self, depth_cm: float) -> float:
-        """Energy deposited beyond a depth, MeV, in closed form: the unsmeared curve's integral."""
-        rest = max(0.0, self.range_cm - depth_cm)
-        nuclear = BETA_PER_CM * (1.0 + GAMMA * P) * rest ** (1.0 + 1.0 / P) / (1.0 + 1.0 / P)
-        energy: float = self._scale * (P * rest ** (1.0 / P) + nuclear)
-        return energy
-
     @property
     def carried_away(self) -> float:
-        """Energy that neutral secondaries of nuclear interactions take away over the whole range, MeV."""
+        """Energy that neutral secondaries of nuclear interactions take away over the whole range, MeV.
+
+        In closed form, so that the curve, which is computed another way, can be checked against it: the rest of the
+        protons' energy is the integral of the curve.
+        """
         lost = BETA_PER_CM * self.range_cm / (1.0 + BETA_PER_CM * self.range_cm)
         return self.count * self.energy_mev * lost * (1.0 - GAMMA) * P / (P + 1.0)
 

@@ -251,7 +251,7 @@ def test_log_pieces_never_end_within_a_character(text: str, cut: int) -> None:
 
 
 def test_log_that_is_no_utf8_still_moves_on() -> None:
-    for data in (b"\xff", b"\xf0", b"a\xff\xfe", b"\x80\x80\x80\x80\x80"):
+    for data in (b"\xff\xff\xff\xff", b"a\xff\xfe\xf0", b"\xf0\xf0\xf0\xf0", b"\x80\x80\x80\x80\x80"):
         assert _whole_characters(data) > 0
 
 

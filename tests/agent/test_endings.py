@@ -196,7 +196,7 @@ def test_what_a_command_gets(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_progress_and_log(bench: Bench) -> None:
     script = (
-        """echo '{"fraction": 0.25, "message": "beam on"}' >$MQI_PROGRESS; printf 'a\\303\\244b'; """
+        """echo '{"fraction": 0.25, "message": "beam on"}' >$MQI_PROGRESS; printf 'abcd\\303\\244b'; """
         f"while [ ! -e {bench.folder}/go ]; do sleep 0.05; done; echo '[1' >$MQI_PROGRESS"
     )
     bench.submit(bench.plan(bench.shell("one-a1", script)))
@@ -209,11 +209,11 @@ def test_progress_and_log(bench: Bench) -> None:
     def log(offset: int, limit: int) -> dict[str, object]:
         return bench.ask({"verb": "log", "job_key": f"{RUN}.one-a1", "offset": offset, "limit": limit})[0]
 
-    wait_for(lambda: log(0, 100)["size"] == 4, "the log")
-    assert log(0, 100) == {"ok": True, "text": "aäb", "offset": 0, "next": 4, "size": 4, "ended": False}
-    assert log(0, 2)["text"] == "a"  # not half of the next character
+    wait_for(lambda: log(0, 100)["size"] == 7, "the log")
+    assert log(0, 100) == {"ok": True, "text": "abcdäb", "offset": 0, "next": 7, "size": 7, "ended": False}
+    assert log(0, 5)["text"] == "abcd"  # not half of the next character
     assert log(-1, 100)["text"] == "b"
-    assert log(99, 100) == {"ok": True, "text": "", "offset": 4, "next": 4, "size": 4, "ended": False}
+    assert log(99, 100) == {"ok": True, "text": "", "offset": 7, "next": 7, "size": 7, "ended": False}
     (bench.folder / "go").touch()
     bench.exit("one-a1")
     assert log(-100, 100)["ended"]

@@ -11,9 +11,6 @@ import pytest
 from mqi.settings import Group, Queue
 from tests.agent.bench import RUN, Bench, wait_for
 
-CARDS = "GPU-aaaa, Fake One, 8000, 100, 7, 40\nGPU-bbbb, Fake Two, 8000, 100, [N/A], 41\n"
-
-
 def nvidia_smi(bench: Bench, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     folder = bench.folder / "bin"
     folder.mkdir()
@@ -27,10 +24,10 @@ def gpu_host(bench: Bench, gpus: str | tuple[str, ...], slots: int = 3) -> None:
     bench.host = bench.new_host(queue=Queue(groups=(Group("cpu", slots=slots, gpus=gpus),)))
 
 
-WORKING = f"""case "$1" in
---query-gpu=*) printf '{CARDS}';;
-*) printf 'GPU-bbbb, 4711\\n';;
-esac""".replace("\n-", "\\n-").replace("41\n", "41\\n").replace("40\n", "40\\n")
+WORKING = r"""case "$1" in
+--query-gpu=*) printf 'GPU-aaaa, Fake One, 8000, 100, 7, 40\nGPU-bbbb, Fake Two, 8000, 100, [N/A], 41\n';;
+*) printf 'GPU-bbbb, 4711\n';;
+esac"""
 
 
 def test_each_job_has_a_gpu_of_its_own(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

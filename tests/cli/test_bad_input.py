@@ -62,7 +62,10 @@ def test_a_newer_and_a_damaged_database(site: Installation) -> None:
 def test_a_locked_database_is_temporary(site: Installation) -> None:
     site.run("status")
     config = site.root / "mqi.yaml"
-    config.write_text(config.read_text(encoding="utf-8").replace("timing: {", "timing: {database_wait: 1s, "), encoding="utf-8")
+    config.write_text(
+        config.read_text(encoding="utf-8").replace("timing: {", "timing: {database_wait: 1s, "),
+        encoding="utf-8",
+    )
     connection = sqlite3.connect(site.root / "mqi.db", isolation_level=None)
     connection.execute("BEGIN EXCLUSIVE")
     try:
@@ -267,7 +270,9 @@ def test_results_that_cannot_be_written_wait_on_the_host(site: Installation) -> 
     assert len(site.ledger()) == 3
 
 
-@pytest.mark.skipif(not Path("/sbin/losetup").exists() and os.geteuid() != 0, reason="needs root for a small disk")
+@pytest.mark.skipif(
+    not Path("/sbin/losetup").exists() and os.geteuid() != 0, reason="needs root for a small disk"
+)
 def test_a_full_results_disk(site: Installation, tmp_path: Path) -> None:
     config = site.root / "mqi.yaml"
     text = config.read_text(encoding="utf-8").replace("min_free: 1 MiB", "min_free: 900 TiB")

@@ -39,7 +39,9 @@ def test_the_shipped_workflow_from_folder_to_result(real_site: Installation) -> 
     for entry in provenance["outputs"]:
         assert sha256(results / entry["file"]) == entry["sha256"]
     assert provenance["complete"] is True
-    assert {job["definition"] for job in provenance["jobs"]} == {job["definition"] for job in provenance["jobs"]}
+    assert {job["definition"] for job in provenance["jobs"]} == {
+        job["definition"] for job in provenance["jobs"]
+    }
     latest = json.loads((results.parent / "latest.json").read_text(encoding="utf-8"))
     assert latest["run"] == results.name
     assert not list(results.parent.glob(".part*"))
@@ -47,7 +49,11 @@ def test_the_shipped_workflow_from_folder_to_result(real_site: Installation) -> 
     outside = real_site.log_text() + "".join(
         path.read_text(encoding="utf-8", errors="replace")
         for path in (real_site.root / "work").rglob("*")
-        if path.is_file() and path.name not in ("inputs.json", "plan.json") and path.stat().st_size < 1e6 and "store" not in path.parts and "in" not in path.parts
+        if path.is_file()
+        and path.name not in ("inputs.json", "plan.json")
+        and path.stat().st_size < 1e6
+        and "store" not in path.parts
+        and "in" not in path.parts
     )
     assert "PATIENT-4711" not in outside
     assert "PATIENT-4711" not in "".join(str(path) for path in (real_site.root / "work").rglob("*"))
@@ -204,7 +210,10 @@ def test_hold_and_release(site: Installation) -> None:
 
 def test_priority_decides_who_goes_first(site: Installation) -> None:
     config = site.root / "mqi.yaml"
-    config.write_text(config.read_text(encoding="utf-8").replace("work_dir: work", "work_dir: work\n    max_cases: 1"), encoding="utf-8")
+    config.write_text(
+        config.read_text(encoding="utf-8").replace("work_dir: work", "work_dir: work\n    max_cases: 1"),
+        encoding="utf-8",
+    )
     site.sample("A", seed=1)
     site.sample("B", seed=2)
     site.run("scan")

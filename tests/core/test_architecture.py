@@ -10,7 +10,20 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "mqi"
 ROOT = PACKAGE.parent
 
-PURE = {"case", "job", "planning", "policy", "explain", "render", "rows", "settings", "errors", "names", "units", "workflow"}
+PURE = {
+    "case",
+    "job",
+    "planning",
+    "policy",
+    "explain",
+    "render",
+    "rows",
+    "settings",
+    "errors",
+    "names",
+    "units",
+    "workflow",
+}
 # Modules that touch the outside world; pure modules must not import them.
 EFFECTS = {"store", "database", "site", "lock", "logs", "results", "cli"}
 
@@ -50,11 +63,20 @@ def test_steps_know_no_commands(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "host").glob("*.py")), ids=lambda path: path.name)
 def test_hosts_know_no_database(path: Path) -> None:
-    assert not {second(module) for module in imports_of(path)} & {"store", "database", "site", "steps", "commands", "cli"}
+    assert not {second(module) for module in imports_of(path)} & {
+        "store",
+        "database",
+        "site",
+        "steps",
+        "commands",
+        "cli",
+    }
 
 
 def all_sources() -> list[Path]:
-    return sorted([*PACKAGE.rglob("*.py"), *(ROOT / "remote_scripts").rglob("*.py"), *(ROOT / "scripts").glob("*.py")])
+    return sorted(
+        [*PACKAGE.rglob("*.py"), *(ROOT / "remote_scripts").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
+    )
 
 
 @pytest.mark.parametrize("path", all_sources(), ids=lambda path: path.relative_to(ROOT).as_posix())

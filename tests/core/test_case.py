@@ -58,7 +58,9 @@ def test_every_event_is_possible_somewhere() -> None:
 
 def test_a_case_on_a_host_leaves_it_only_by_the_hosts_word() -> None:
     # No operator's event moves a case that a host may be working on: cancel follows the confirmation.
-    assert not {Event.SKIP, Event.RETRY, Event.SUPERSEDE} & {event for state, event in TRANSITIONS if state in ON_HOST}
+    assert not {Event.SKIP, Event.RETRY, Event.SUPERSEDE} & {
+        event for state, event in TRANSITIONS if state in ON_HOST
+    }
 
 
 def test_settled_cases_move_only_by_an_operator() -> None:

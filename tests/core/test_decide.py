@@ -50,7 +50,9 @@ def test_a_folder_that_was_never_seen_is_inserted_with_its_reason() -> None:
         ({"snapshot": SEEN, "snapshot_at": 0.0}, (LOG,), Look.UPDATE, "the plan is gone"),
     ],
 )  # fmt: skip
-def test_a_waiting_folder(row: dict[str, Any], seen: tuple[FileStat, ...], look: Look, remark: str, a_case: Any) -> None:
+def test_a_waiting_folder(
+    row: dict[str, Any], seen: tuple[FileStat, ...], look: Look, remark: str, a_case: Any
+) -> None:
     assert decide(a_case(**row), unit(*seen), WATCH, NOW).look is look, remark
 
 

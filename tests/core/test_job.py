@@ -39,7 +39,17 @@ def test_a_job_key_reads_back(step: str, beam: int | None, attempt: int) -> None
 
 @pytest.mark.parametrize(
     "text",
-    ["", RUN, f"{RUN}.x", f"{RUN}.x-a0", f"{RUN}.X-a1", f"{RUN}.x.b-a1", f"../{RUN}.x-a1", f"{RUN}.x-a1\n", f"{RUN[:-1]}.x-a1"],
+    [
+        "",
+        RUN,
+        f"{RUN}.x",
+        f"{RUN}.x-a0",
+        f"{RUN}.X-a1",
+        f"{RUN}.x.b-a1",
+        f"../{RUN}.x-a1",
+        f"{RUN}.x-a1\n",
+        f"{RUN[:-1]}.x-a1",
+    ],
 )
 def test_what_is_no_job_key_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a job key"):
@@ -63,8 +73,18 @@ REPORTS = [
     ({"state": "cancelled"}, JobState.CANCELLED, "", "tombstoned before it started"),
     ({"state": "ended", "exit": EXIT_OK}, JobState.DONE, "", ""),
     ({"state": "ended", "exit": EXIT_3}, JobState.FAILED, "range is off", ""),
-    ({"state": "ended", "exit": {"kind": "cancelled", "code": -15}}, JobState.CANCELLED, "", "killed by cancel"),
-    ({"state": "ended", "exit": {"kind": "missing_output", "code": 0}}, JobState.FAILED, "", "exit 0 is not enough"),
+    (
+        {"state": "ended", "exit": {"kind": "cancelled", "code": -15}},
+        JobState.CANCELLED,
+        "",
+        "killed by cancel",
+    ),
+    (
+        {"state": "ended", "exit": {"kind": "missing_output", "code": 0}},
+        JobState.FAILED,
+        "",
+        "exit 0 is not enough",
+    ),
     ({"state": "ended"}, JobState.FAILED, "", "an end without an exit file is never good"),
     ({"state": "a word from the future"}, JobState.PLANNED, "", "an unknown word changes nothing"),
 ]
@@ -150,7 +170,11 @@ def test_progress_of_a_case_leaves_room_for_the_way_home() -> None:
 
 
 def test_current_step_is_what_runs_then_what_comes() -> None:
-    jobs = [job("a", None, state=JobState.DONE), job("b", 2, state=JobState.WAITING), job("b", 3, state=JobState.RUNNING)]
+    jobs = [
+        job("a", None, state=JobState.DONE),
+        job("b", 2, state=JobState.WAITING),
+        job("b", 3, state=JobState.RUNNING),
+    ]
     assert current_step(jobs) == "b"
     assert current_step(jobs[:1]) == "a"
     assert current_step([]) == ""
@@ -177,15 +201,27 @@ def history(**states: str) -> list[Job]:
         ({}, {}, [1, 1, 1], "a new run"),
         ({"a": "done", "b2": "failed", "b3": "done"}, {}, [1, 2, 1], "only what failed"),
         ({"a": "failed", "b2": "waiting", "b3": "waiting"}, {}, [2, 2, 2], "and all that waited for it"),
-        ({"a": "done", "b2": "done", "b3": "cancelled"}, {}, [1, 1, 2], "a tombstoned key is never used again"),
+        (
+            {"a": "done", "b2": "done", "b3": "cancelled"},
+            {},
+            [1, 1, 2],
+            "a tombstoned key is never used again",
+        ),
         ({"a": "done", "b2": "done", "b3": "done"}, {}, [1, 1, 1], "nothing to do"),
         ({"a": "done", "b2": "done", "b3": "done"}, {"redo_all": True}, [2, 2, 2], "everything"),
         ({"a": "done", "b2": "done", "b3": "done"}, {"from_step": "b"}, [1, 2, 2], "from one step on"),
         ({"a": "done", "b2": "done", "b3": "done"}, {"from_step": "a"}, [2, 2, 2], "and all downstream"),
-        ({"a": "lost", "b2": "planned", "b3": "planned"}, {}, [2, 2, 2], "lost for good, retried by a person"),
+        (
+            {"a": "lost", "b2": "planned", "b3": "planned"},
+            {},
+            [2, 2, 2],
+            "lost for good, retried by a person",
+        ),
     ],
 )
-def test_choose_attempts(states: dict[str, str], options: dict[str, Any], attempts: list[int], remark: str) -> None:
+def test_choose_attempts(
+    states: dict[str, str], options: dict[str, Any], attempts: list[int], remark: str
+) -> None:
     choices = choose_attempts(EXPANSION, history(**states), **options)
     assert [choice.attempt for choice in choices] == attempts, remark
 
@@ -203,10 +239,19 @@ def test_the_newest_attempt_counts() -> None:
     assert choose_attempts(EXPANSION[:1], old)[0].keep
 
 
-@given(st.lists(st.sampled_from(list(JobState)), min_size=3, max_size=3), st.sampled_from([None, "a", "b"]), st.booleans())
-def test_a_kept_job_is_good_and_so_is_all_it_consumes(states: list[JobState], from_step: str | None, redo_all: bool) -> None:
+@given(
+    st.lists(st.sampled_from(list(JobState)), min_size=3, max_size=3),
+    st.sampled_from([None, "a", "b"]),
+    st.booleans(),
+)
+def test_a_kept_job_is_good_and_so_is_all_it_consumes(
+    states: list[JobState], from_step: str | None, redo_all: bool
+) -> None:
     past = history(a=str(states[0]), b2=str(states[1]), b3=str(states[2]))
-    choices = {(c.plan.step, c.plan.beam): c for c in choose_attempts(EXPANSION, past, from_step=from_step, redo_all=redo_all)}
+    choices = {
+        (c.plan.step, c.plan.beam): c
+        for c in choose_attempts(EXPANSION, past, from_step=from_step, redo_all=redo_all)
+    }
     state = {j.slot: j.state for j in past}
     for slot, choice in choices.items():
         if choice.keep:

@@ -57,9 +57,32 @@ def test_why_a_case_is_not_sent(row: dict[str, Any], hosts: list[HostView], word
 
 
 def probe(**queue: Any) -> dict[str, Any]:
-    group = {"name": "gpu", "slots": 2, "running": 1, "queued": 3, "gpus": [{"uuid": "GPU-1", "busy_job": "0123456789ab.x-a1"}, {"uuid": "GPU-2", "busy_job": None}]}
-    cards = [{"uuid": "GPU-2", "name": "RTX", "memory_used_mb": 10, "memory_total_mb": 100, "utilisation": 5, "temperature": 40, "processes": 0}]
-    return {"queue": {"ok": True, "groups": [group, {"name": "cpu", "slots": 2, "running": 2, "queued": 0, "gpus": []}], **queue}, "gpus": cards}
+    group = {
+        "name": "gpu",
+        "slots": 2,
+        "running": 1,
+        "queued": 3,
+        "gpus": [{"uuid": "GPU-1", "busy_job": "0123456789ab.x-a1"}, {"uuid": "GPU-2", "busy_job": None}],
+    }
+    cards = [
+        {
+            "uuid": "GPU-2",
+            "name": "RTX",
+            "memory_used_mb": 10,
+            "memory_total_mb": 100,
+            "utilisation": 5,
+            "temperature": 40,
+            "processes": 0,
+        }
+    ]
+    return {
+        "queue": {
+            "ok": True,
+            "groups": [group, {"name": "cpu", "slots": 2, "running": 2, "queued": 0, "gpus": []}],
+            **queue,
+        },
+        "gpus": cards,
+    }
 
 
 def test_one_row_per_group_and_gpu() -> None:

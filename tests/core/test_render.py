@@ -18,7 +18,15 @@ NOW = 1_800_000_000.0
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0, "0 s"), (-5, "0 s"), (99, "99 s"), (100, "1 min"), (3599, "59 min"), (3600, "1 h 00 min"), (200_000, "2 d 7 h")],
+    [
+        (0, "0 s"),
+        (-5, "0 s"),
+        (99, "99 s"),
+        (100, "1 min"),
+        (3599, "59 min"),
+        (3600, "1 h 00 min"),
+        (200_000, "2 d 7 h"),
+    ],
 )
 def test_span(seconds: float, words: str) -> None:
     assert span(seconds) == words

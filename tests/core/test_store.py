@@ -33,7 +33,10 @@ def test_record_moves_the_case_and_writes_the_event(store: Store) -> None:
     case = store.record(add(store), Event.COMPLETE_FOLDER, "complete", ready_at=1.0)
     assert (case.status, case.reason, case.ready_at) == (State.NEW, "complete", 1.0)
     events = store.events(case.case_id)
-    assert [(e.event, e.before, e.after) for e in events] == [("seen", "", "waiting"), ("complete folder", "waiting", "new")]
+    assert [(e.event, e.before, e.after) for e in events] == [
+        ("seen", "", "waiting"),
+        ("complete folder", "waiting", "new"),
+    ]
     assert events[-1].actor
 
 
@@ -232,7 +235,9 @@ def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
 
 def test_a_killed_writer_leaves_no_lock(tmp_path: Path) -> None:
     path = tmp_path / "mqi.db"
-    code = _WRITER + "\nimport time\nwith store.together():\n    print('in', flush=True)\n    time.sleep(60)\n"
+    code = (
+        _WRITER + "\nimport time\nwith store.together():\n    print('in', flush=True)\n    time.sleep(60)\n"
+    )
     writer = subprocess.Popen([sys.executable, "-c", code, str(path), "a"], stdout=subprocess.PIPE)
     assert writer.stdout is not None
     assert writer.stdout.readline() == b"in\n"

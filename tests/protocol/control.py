@@ -179,7 +179,7 @@ def _adopted(control: Control, settings: Settings, row: Row, answer: Answer) -> 
         return row._replace(status=QUEUED, host_serial=plan.serial, retry="")
     if not answer.receipt:
         return None
-    if control.results is not None:
+    if control.results is not None and not (row.retry and guards.retry_first):
         return row._replace(status=COMPLETED, published=True, released=True, purged=True)
     if row.retry or row.serial > answer.receipt:
         return None
@@ -196,7 +196,9 @@ def _settled(control: Control, settings: Settings, row: Row, answer: Answer) -> 
     elif answer.outcome in ("newer", "receipt"):
         row = _adopted(control, settings, row, answer) or row
     elif answer.plan is not None and settings.guards.keep_refused:
-        row = _taken_over(row, answer.plan)._replace(status=QUEUED, cancel=answer.plan.cancel, retry="")
+        # The serial stays: it was spoken of, and the next wish must be newer.
+        kept = _taken_over(row, answer.plan._replace(serial=row.serial))
+        row = kept._replace(status=QUEUED, cancel=answer.plan.cancel, retry="")
     else:
         row = row._replace(status=FAILED)
     return Move(("submit hears", answer.outcome), "", _with(control, _SUBMIT, None, row))
@@ -249,6 +251,9 @@ def _observed(control: Control, settings: Settings, row: Row, answer: Answer) ->
         if row.status != SUBMITTING and row.host_serial:
             control = control._replace(row=row._replace(status=FAILED, purged=True))
         return Move(("sync hears of no run",), "", control)
+    if settings.guards.see_serial and answer.serial > row.serial:
+        # A plan of a database that is no more: ours goes there again and comes back as "newer", with that one.
+        return Move(("sync hears of a newer plan",), "", control._replace(row=row._replace(host_serial=0)))
     told = dict(answer.states)
     jobs = []
     for slot, (attempt, state) in enumerate(row.jobs):
@@ -270,7 +275,8 @@ def _concluded(row: Row, settings: Settings, control: Control) -> tuple[Row, Con
         control = control._replace(wish=False)
         if STOPPED in states:
             return row._replace(status=NEW if row.retry else CANCELLED, cancel=False), control
-        row = row._replace(cancel=False)  # too late: every job had ended
+        # Too late: every job had ended.
+        row = row._replace(cancel=False, retry="" if settings.guards.retry_ends else row.retry)
     again = [
         slot
         for slot, (attempt, state) in enumerate(row.jobs)

@@ -112,7 +112,10 @@ def arrivals(host: Host, settings: Settings, request: Request) -> Iterator[Move]
             answer, after = accept(host, settings, request.plan)
             if answer.outcome == "accepted" and not request.plan.cancel:
                 no = Agent("look", request, answer._replace(outcome="refused", plan=host.stored))
-                yield Move((*label, "and refuses"), "refusals", host._replace(agents=(*host.agents, no)))
+                refusing = host._replace(agents=(*host.agents, no))
+                if settings.guards.steady_no:
+                    refusing = refusing._replace(refused=(*host.refused, request.plan))
+                yield Move((*label, "and refuses"), "refusals", refusing)
         lingers = answer.outcome == "accepted" and host.released and not settings.guards.release_serial
         agent = Agent("unrelease" if lingers else "look", request, answer)
         yield Move((*label, answer.outcome), "", after._replace(agents=(*host.agents, agent)))
@@ -122,9 +125,13 @@ def arrivals(host: Host, settings: Settings, request: Request) -> Iterator[Move]
     yield Move((*label, answer.outcome), "", after, request.who, answer)
 
 
-def _serve_at_once(host: Host, settings: Settings, request: Request) -> tuple[Answer, Host]:
+def _known(host: Host) -> Answer:
     receipt = host.receipt
-    known = Answer("", host.stored, receipt.serial if receipt else 0, _last_attempts(receipt))
+    return Answer("", host.stored, 0, receipt.serial if receipt else 0, _last_attempts(receipt))
+
+
+def _serve_at_once(host: Host, settings: Settings, request: Request) -> tuple[Answer, Host]:
+    known = _known(host)
     there = tuple((key, "good") for key, file in host.files if file.exit == "ok")
     host = _fed(host, settings, request)
     if request.verb == "have":
@@ -151,9 +158,11 @@ def _last_attempts(receipt: Receipt | None) -> tuple[int, ...]:
 def accept(host: Host, settings: Settings, plan: Plan) -> tuple[Answer, Host]:
     """The `plan` verb: the answer, and the host with what was written."""
     stored, receipt, guards = host.stored, host.receipt, settings.guards
-    answer = Answer("", stored, receipt.serial if receipt else 0, _last_attempts(receipt))
+    answer = _known(host)
     if stored == plan:
         return answer._replace(outcome="same"), host
+    if plan in host.refused:
+        return answer._replace(outcome="refused"), host
     if guards.serial and stored is not None and plan.serial <= stored.serial:
         return answer._replace(outcome="newer"), host
     if guards.serial and stored is None and receipt is not None and plan.serial <= receipt.serial:
@@ -194,7 +203,8 @@ def _agent(host: Host, settings: Settings, agent: Agent) -> Iterator[Move]:
         answer = agent.answer
         if agent.request.verb == "sync":
             known = "plan" if after.stored else "receipt" if after.receipt else ""
-            answer = answer._replace(known=known, states=_report(after, settings))
+            serial = after.stored.serial if after.stored else 0
+            answer = answer._replace(known=known, serial=serial, states=_report(after, settings))
         yield Move((f"the agent {label}", "and answers"), "", after, agent.request.who, answer)
     who = agent.request.who if agent.request else ""
     yield Move(("the agent is killed before it", agent.at), "kills", gone, who, None)

@@ -20,6 +20,7 @@ FORWARD = "an attempt started after a later one had"
 LISTED_ONCE = "the queue held a job twice"
 SETTLED_IS_SETTLED = "a job of a settled case ran"
 CANCEL_HOLDS = "a wish to cancel was forgotten"
+RETRY_FOLLOWS = "a case ended with a retry that was not followed"
 HOLD_SHOWS = "the row did not show whether its plan was held"
 LATE = "a plan with a lower serial changed the host's"
 WHOLE = "a case was completed without its results"
@@ -56,6 +57,8 @@ def control_breaks(after: Control) -> str:
             return HOLD_SHOWS
     if after.wish and row.status == CANCELLED:
         return CANCEL_HOLDS
+    if row.retry and row.status in SETTLED:
+        return RETRY_FOLLOWS
     if row.status == COMPLETED and after.results is not None and not all(after.results):
         return WHOLE
     return ""

@@ -72,6 +72,7 @@ class Answer(NamedTuple):
 
     outcome: str
     plan: Plan | None = None
+    serial: int = 0  # of the host's plan, in a report
     receipt: int = 0
     attempts: tuple[int, ...] = ()
     known: str = ""
@@ -144,6 +145,7 @@ class Host(NamedTuple):
     dropped: tuple[Key, ...] = ()
     released: int = 0  # the serial at the release, 0 for none
     receipt: Receipt | None = None
+    refused: tuple[Plan, ...] = ()
     files: tuple[tuple[Key, File], ...] = ()
     queue: tuple[Key, ...] = ()
     runs: tuple[Run, ...] = ()
@@ -214,6 +216,10 @@ class Guards(NamedTuple):
     finish_idle: bool = True  # a queued run that can never start ends
     keep_refused: bool = True  # a refused plan does not end a case whose earlier plan the host still holds
     receipt_serial: bool = True  # a receipt's serial and attempts are taken over
+    see_serial: bool = True  # a report of a newer plan than the row's makes sync ask for that plan
+    steady_no: bool = True  # what a host refuses once, it refuses for ever
+    retry_first: bool = True  # results of an earlier run do not answer a retry
+    retry_ends: bool = True  # a retry that waits for a cancel ends with it, too late or not
     whole_fetch: bool = True  # a good job without files on the host is not published
 
 

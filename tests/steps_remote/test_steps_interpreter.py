@@ -626,8 +626,8 @@ def test_python_without_packages_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_full_disk_is_temporary(tmp_path: Path) -> None:
-    work = interpret(tmp_path, [dicom_bytes(fresh_plan())]).out.parent
-    (work / "out" / "beam_2.csv").unlink()
+    work = prepare(tmp_path, [dicom_bytes(fresh_plan())])
+    (work / "out").mkdir()
     (work / "out" / "beam_2.csv").symlink_to("/dev/full")
     run = interpret_prepared(work)
     assert run.code == 75

@@ -86,7 +86,8 @@ def test_range_energy_and_shape_of_one_energy(energy_mev: float, tmp_path: Path)
     # Energy: no more than came in, and 8 % at most gone with neutrons at the highest energy.
     incident = summary["protons"] * energy_mev
     assert summary["incident_MeV"] == pytest.approx(incident)
-    assert summary["deposited_MeV"] == pytest.approx(integral(curve), rel=1e-6)
+    assert summary["phantom_MeV"] == pytest.approx(integral(curve), rel=1e-6)
+    assert integral(curve) + summary["neutral_MeV"] == pytest.approx(incident, rel=2e-3)
     assert 0.92 < integral(curve) / incident < 1.0
     # Peak over entrance as in published Bragg curves of narrow spectra.
     assert 3.0 < 1.0 / curve.relative[0] < 6.0
@@ -127,6 +128,18 @@ def test_range_shifter_moves_the_curve_by_its_thickness(wet_mm: float, start: An
     assert distal(plain, 0.8) - distal(shifted, 0.8) == pytest.approx(wet_mm, abs=0.05)
     for depth in (0.0, 5.0, 15.0, 30.0):
         assert at(shifted, depth) == pytest.approx(at(plain, depth + wet_mm), rel=5e-3)
+
+
+@pytest.mark.parametrize("reach_mm", [1.0, 5.0])
+def test_protons_that_barely_leave_the_range_shifter(reach_mm: float, tmp_path: Path) -> None:
+    """Part of the peak lies in the range shifter; the balance still closes."""
+    spots = write_tables(tmp_path / "spots", [(150.0, 1.0)], wet_mm=PSTAR_MM[150.0] - reach_mm)
+    run = simulate_here(tmp_path, spots, 1)
+    assert (run.code, run.error) == (0, "")
+    summary = run.json("summary.json")
+    parts = summary["phantom_MeV"] + summary["range_shifter_MeV"] + summary["neutral_MeV"]
+    assert parts == pytest.approx(summary["incident_MeV"], rel=2e-3)
+    assert summary["range_shifter_MeV"] > 5.0 * summary["phantom_MeV"]
 
 
 def test_energy_spread_softens_the_edge(tmp_path: Path) -> None:

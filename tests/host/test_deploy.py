@@ -1,0 +1,76 @@
+"""The scripts on the host: by content, complete or not there."""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mqi.errors import DiskProblem
+from mqi.host.deploy import content_hash, script_files
+from mqi.resources import remote_scripts
+from tests.agent.bench import Bench
+
+
+def test_the_hash_is_of_names_and_contents_only(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        (folder / "a").mkdir(parents=True)
+        (folder / "a" / "x.py").write_text("1")
+        (folder / "b.py").write_text("2")
+    same = content_hash(first)
+    (second / "a" / "__pycache__").mkdir()
+    (second / "a" / "__pycache__" / "x.cpython-311.pyc").write_text("?")
+    (second / "b.py~").write_text("?")
+    assert content_hash(second) == same
+    assert [name for name, _ in script_files(second)] == ["a/x.py", "b.py"]
+    (second / "b.py").rename(second / "c.py")
+    assert content_hash(second) != same
+    (second / "c.py").rename(second / "b.py")
+    (second / "b.py").write_text("3")
+    assert content_hash(second) != same
+
+
+def test_deployed_once_by_many(bench: Bench) -> None:
+    hosts = [bench.new_host() for _ in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        names = list(pool.map(lambda host: host.deploy(), hosts))
+    assert set(names) == {content_hash(remote_scripts())}
+    scripts = bench.work / "scripts"
+    assert [path.name for path in scripts.iterdir()] == [names[0]]
+    assert content_hash(scripts / names[0]) == names[0]
+    # The agent runs from there, and what Python caches beside it changes nothing.
+    assert bench.ask({"verb": "inventory"})[0]["ok"]
+    assert content_hash(scripts / names[0]) == names[0]
+
+
+def test_a_copy_that_broke_off_is_not_the_scripts(bench: Bench) -> None:
+    name = bench.host.deploy()
+    target = bench.work / "scripts" / name
+    half = target.with_name(f".{name}.00000000~")
+    target.rename(half)
+    (half / "agent" / "__main__.py").unlink()
+    assert bench.new_host().deploy() == name
+    assert (target / "agent" / "__main__.py").exists()
+
+
+def test_a_work_directory_that_cannot_be_made(bench: Bench) -> None:
+    bench.work.write_text("a file in the way")
+    with pytest.raises(DiskProblem) as caught:
+        bench.host.ask([])
+    assert "work_dir" in caught.value.hint
+
+
+def test_scripts_can_be_replaced_while_jobs_run(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.submit(bench.plan(bench.traced("one-a1", seconds=1.0), bench.traced("two-a1", "one-a1")))
+    newer = tmp_path / "newer"
+    shutil.copytree(remote_scripts(), newer, ignore=shutil.ignore_patterns("__pycache__"))
+    (newer / "extra.py").write_text("# another version\n")
+    monkeypatch.setattr("mqi.host.local.remote_scripts", lambda: newer)
+    bench.host = bench.new_host()
+    assert set(bench.states().values()) <= {"running", "queued", "waiting"}
+    assert len(list((bench.work / "scripts").iterdir())) == 2
+    assert bench.exit("two-a1")["kind"] == "ok"
+    assert bench.begun("one-a1") == bench.begun("two-a1") == 1

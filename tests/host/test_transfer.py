@@ -1,0 +1,290 @@
+"""Bytes on their way: resumed where they broke off, and never stored or accepted wrong."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from mqi.errors import DiskProblem, HostUnreachable
+from mqi.host.base import Blob, RemoteFile
+from tests.agent.bench import DIGEST, RUN, Bench, sha256
+
+DATA = random.Random(1).randbytes(3_000_000)
+
+
+def blob(bench: Bench, name: str, data: bytes) -> Blob:
+    path = bench.folder / name
+    path.write_bytes(data)
+    return Blob(sha256(data), len(data), path)
+
+
+def missing(bench: Bench, *blobs: Blob) -> dict[str, int]:
+    wanted = [[one.sha256, one.size] for one in blobs]
+    reply = bench.ask({"verb": "have", "run_key": RUN, "digest": DIGEST, "blobs": wanted})[0]
+    return dict(reply["missing"])
+
+
+def stored(bench: Bench, one: Blob) -> Path:
+    return bench.work / "store" / one.sha256[:2] / one.sha256
+
+
+def part(bench: Bench, one: Blob) -> Path:
+    return bench.work / "store" / "part" / one.sha256
+
+
+def test_upload_of_many(bench: Bench) -> None:
+    blobs = [blob(bench, f"f{number}", DATA[: number * 1000]) for number in range(50)]
+    assert missing(bench, *blobs) == {one.sha256: 0 for one in blobs}
+    seen: list[tuple[int, int]] = []
+    outcome = bench.host.upload([(one, 0) for one in blobs], progress=lambda *counts: seen.append(counts))
+    assert outcome.stored == tuple(one.sha256 for one in blobs)
+    total = sum(one.size for one in blobs)
+    assert seen[-1] == (total, total)
+    assert missing(bench, *blobs) == {}
+    assert all(stored(bench, one).read_bytes() == one.path.read_bytes() for one in blobs)
+    # Sending it again is harmless.
+    assert len(bench.host.upload([(one, 0) for one in blobs]).stored) == 50
+
+
+def test_upload_resumes_at_its_offset(bench: Bench) -> None:
+    one = blob(bench, "a", DATA)
+    bench.ask()
+    part(bench, one).parent.mkdir(parents=True)
+    part(bench, one).write_bytes(DATA[:1_000_000])
+    assert missing(bench, one) == {one.sha256: 1_000_000}
+    seen: list[tuple[int, int]] = []
+    outcome = bench.host.upload([(one, 1_000_000)], progress=lambda *counts: seen.append(counts))
+    assert outcome.stored == (one.sha256,)
+    assert seen[-1] == (2_000_000, 2_000_000)
+    assert stored(bench, one).read_bytes() == DATA
+    assert not part(bench, one).exists()
+
+
+def test_upload_that_broke_off_keeps_what_arrived(bench: Bench) -> None:
+    one = blob(bench, "a", DATA)
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(moved: int, total: int) -> None:
+        if moved > 1_500_000:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        bench.host.upload([(one, 0)], progress=interrupt)
+    offset = missing(bench, one)[one.sha256]
+    assert 0 < offset < one.size
+    assert bench.host.upload([(one, offset)]).stored == (one.sha256,)
+    assert stored(bench, one).read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    ("begun", "offset"),
+    [
+        pytest.param(b"x" * 1000, 1000, id="another beginning on the host"),
+        pytest.param(DATA[:10], 1000, id="the host lost some of it"),
+    ],
+)
+def test_wrong_bytes_on_the_host_are_never_stored(bench: Bench, begun: bytes, offset: int) -> None:
+    one = blob(bench, "a", DATA)
+    bench.ask()
+    part(bench, one).parent.mkdir(parents=True)
+    part(bench, one).write_bytes(begun)
+    outcome = bench.host.upload([(one, offset)])
+    assert (outcome.stored, outcome.changed) == ((), ())
+    assert outcome.rejected[0][0] == one.sha256
+    assert not stored(bench, one).exists()
+    # The next attempt starts where the host says, and succeeds.
+    assert bench.host.upload([(one, missing(bench, one)[one.sha256])]).stored == (one.sha256,)
+
+
+def test_local_files_that_are_not_what_they_were(bench: Bench) -> None:
+    good = blob(bench, "good", b"good")
+    changed = blob(bench, "changed", b"before")
+    changed.path.write_bytes(b"after!")
+    shorter = blob(bench, "shorter", b"long enough")
+    shorter.path.write_bytes(b"short")
+    absent = blob(bench, "absent", b"absent")
+    absent.path.unlink()
+    last = blob(bench, "last", b"last")
+    outcome = bench.host.upload([(one, 0) for one in (good, changed, shorter, absent, last)])
+    assert outcome.stored == (good.sha256, last.sha256)
+    assert set(outcome.changed) == {changed.sha256, shorter.sha256}
+    assert outcome.unreadable == ((absent.sha256, "No such file or directory"),)
+    assert outcome.rejected == ()
+    assert not any(stored(bench, one).exists() for one in (changed, shorter, absent))
+    assert not list((bench.work / "store" / "part").iterdir())
+
+
+def test_empty_files_travel_too(bench: Bench) -> None:
+    empty = blob(bench, "empty", b"")
+    assert bench.host.upload([(empty, 0)]).stored == (empty.sha256,)
+    assert stored(bench, empty).stat().st_size == 0
+
+
+def test_upload_stops_between_files_at_its_deadline(bench: Bench) -> None:
+    blobs = [blob(bench, f"f{number}", bytes([number]) * 400_000) for number in range(5)]
+    deadline = time.monotonic() + 3600
+    sent = 0
+
+    def late(moved: int, total: int) -> None:
+        nonlocal deadline, sent
+        sent = moved
+
+    outcome = bench.host.upload([(one, 0) for one in blobs], deadline=time.monotonic() - 1, progress=late)
+    assert (outcome.stored, outcome.paused, sent) == ((), True, 0)
+    assert not bench.host.upload([(one, 0) for one in blobs], deadline=deadline).paused
+
+
+def test_upload_deadline_in_the_middle(bench: Bench) -> None:
+    blobs = [blob(bench, f"f{number}", bytes([number]) * 400_000) for number in range(5)]
+
+    def slow(moved: int, total: int) -> None:
+        time.sleep(0.4)
+
+    bench.host.deploy()
+    outcome = bench.host.upload([(one, 0) for one in blobs], deadline=time.monotonic() + 0.6, progress=slow)
+    assert outcome.paused
+    assert outcome.stored == tuple(one.sha256 for one in blobs[: len(outcome.stored)])
+    assert 0 < len(outcome.stored) < 5
+    assert set(missing(bench, *blobs)) == {one.sha256 for one in blobs[len(outcome.stored) :]}
+
+
+# --- downloads
+
+
+def results(bench: Bench, script: str) -> list[RemoteFile]:
+    """Runs a job; its outputs, to be fetched to `results`."""
+    bench.submit(bench.plan(bench.shell("one-a1", script)))
+    assert bench.exit("one-a1")["kind"] == "ok"
+    files = bench.ask({"verb": "outputs", "jobs": [f"{RUN}.one-a1"]})[0]["jobs"][f"{RUN}.one-a1"]["files"]
+    folder = bench.folder / "results"
+    return [
+        RemoteFile(f"{RUN}.one-a1", entry["path"], entry["size"], entry["sha256"], folder / str(number))
+        for number, entry in enumerate(files)
+    ]
+
+
+def test_download_of_what_a_job_left(bench: Bench) -> None:
+    (bench.folder / "data").write_bytes(DATA)
+    files = results(bench, f"cp {bench.folder}/data big; mkdir -p a/b; : >a/b/empty; echo x >a/x; ln -s /etc/passwd link")
+    assert [one.path for one in files] == ["a/b/empty", "a/x", "big"]
+    seen: list[tuple[int, int]] = []
+    outcome = bench.host.download(files, progress=lambda *counts: seen.append(counts))
+    assert outcome.done == tuple(files)
+    assert seen[-1] == (3_000_002, 3_000_002)
+    assert [one.target.read_bytes() for one in files] == [b"", b"x\n", DATA]
+    assert sorted(path.name for path in (bench.folder / "results").iterdir()) == ["0", "1", "2"]
+
+
+def test_download_resumes_and_distrusts_its_own_part(bench: Bench) -> None:
+    (bench.folder / "data").write_bytes(DATA)
+    file = results(bench, f"cp {bench.folder}/data big")[0]
+    half = file.target.with_name("0.part~")
+    half.parent.mkdir()
+    half.write_bytes(DATA[:2_000_000])
+    seen: list[tuple[int, int]] = []
+    assert bench.host.download([file], progress=lambda *counts: seen.append(counts)).done == (file,)
+    assert seen[0] == (2_000_000, 3_000_000)
+    assert file.target.read_bytes() == DATA
+    file.target.unlink()
+    half.write_bytes(b"x" * 2_000_000)
+    outcome = bench.host.download([file])
+    assert outcome.done == ()
+    assert outcome.failed[0][0] == file
+    assert not file.target.exists()
+    assert not half.exists()  # so that the next time starts from nothing
+    half.write_bytes(b"x" * 9_000_000)  # longer than the file can be
+    assert bench.host.download([file]).done == (file,)
+    half.write_bytes(DATA)  # all there, only the rename was missing
+    assert bench.host.download([file]).done == (file,)
+
+
+def test_download_that_breaks_off_is_continued(bench: Bench) -> None:
+    (bench.folder / "data").write_bytes(DATA)
+    file = results(bench, f"cp {bench.folder}/data big")[0]
+
+    def interrupt(moved: int, total: int) -> None:
+        if moved > 1_000_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.host.download([file], progress=interrupt)
+    assert not file.target.exists()
+    assert file.target.with_name("0.part~").stat().st_size > 1_000_000
+    assert not [pid for pid, argv in bench.processes() if "request" in argv]
+    seen: list[tuple[int, int]] = []
+    assert bench.host.download([file], progress=lambda *counts: seen.append(counts)).done == (file,)
+    assert seen[0][0] > 1_000_000
+
+
+def test_download_stops_between_files_at_its_deadline(bench: Bench) -> None:
+    files = results(bench, "for n in 1 2 3; do echo $n >$n; done")
+    outcome = bench.host.download(files, deadline=time.monotonic() - 1)
+    assert (outcome.done, outcome.failed, outcome.paused) == ((), (), True)
+
+
+def test_download_gives_only_what_was_listed(bench: Bench) -> None:
+    files = results(bench, "echo 1 >a; echo 2 >b; mkdir c; echo 3 >c/d; echo secret >../secret")
+    out = bench.job("one-a1") / "out"
+    by_path = {one.path: one for one in files}
+    # What somebody changes on the host after the job ended is not what was hashed.
+    (out / "b").write_text("3\n")
+    (out / "c").rename(out / "moved")
+    (out / "c").symlink_to(out / "moved")
+    (out / "late").write_text("1\n")
+    late = RemoteFile(f"{RUN}.one-a1", "late", 2, sha256(b"1\n"), bench.folder / "late")
+    other = RemoteFile(f"{RUN}.one-a1", "a", 3, sha256(b"1\n"), bench.folder / "other")
+    outcome = bench.host.download([by_path["a"], by_path["b"], by_path["c/d"], late, other])
+    assert outcome.done == (by_path["a"],)
+    assert {one.path: why for one, why in outcome.failed} == {
+        "b": "its bytes are not those that the host announced",
+        "c/d": "there is a link on the way to the output",
+        "late": "the job has no such output",
+        "a": "the job's output is another than the one asked for",
+    }
+    assert not any(one.target.exists() for one, _ in outcome.failed)
+
+
+HOSTILE = ["a b", "ä", "quote'\"", "new\nline", "-rf", "$(id)", "semi;colon", "back\\slash", "tab\t", "*", "con", "x" * 200]
+
+
+def test_hostile_names_come_home(bench: Bench) -> None:
+    (bench.folder / "names").write_text("\0".join(HOSTILE))
+    make = f"tr '\\0' '\\001' <{bench.folder}/names >/dev/null; python3 - <<'E'\nimport os\n"
+    make += f"for name in open('{bench.folder}/names').read().split('\\0'):\n    open(name, 'w').write(name)\n"
+    make += "open(b'\\xff\\xfe raw', 'w').write('raw')\nE"
+    files = results(bench, make)
+    assert {one.path for one in files} == {*HOSTILE, os.fsdecode(b"\xff\xfe raw")}
+    outcome = bench.host.download(files)
+    assert outcome.failed == ()
+    assert {one.target.read_text() for one in outcome.done} == {*HOSTILE, "raw"}
+
+
+def test_a_results_folder_that_cannot_be_made(bench: Bench) -> None:
+    file = results(bench, "echo 1 >a")[0]
+    file.target.parent.write_text("a file in the way")
+    with pytest.raises(DiskProblem):
+        bench.host.download([file])
+
+
+def test_killed_agent_is_silence(bench: Bench) -> None:
+    import threading
+
+    from tests.agent.bench import kill
+
+    one = blob(bench, "a", DATA)
+    bench.ask()
+
+    def slow(moved: int, total: int) -> None:
+        if moved < 1_500_000:
+            threading.Thread(target=lambda: [kill(pid) for pid, argv in bench.processes() if "request" in argv]).start()
+        time.sleep(0.3)
+
+    with pytest.raises(HostUnreachable):
+        bench.host.upload([(one, 0)], progress=slow)
+    assert missing(bench, one)[one.sha256] <= one.size
