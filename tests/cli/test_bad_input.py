@@ -230,7 +230,7 @@ def test_hostile_names_of_cases_and_files(site: Installation) -> None:
         cases = site.status()["cases"]
         if {case["state"] for case in cases} == {"completed"}:
             break
-    assert {case["name"]: case["state"] for case in cases} == {name: "completed" for name in HOSTILE}
+    assert {case["name"]: case["state"] for case in cases} == dict.fromkeys(HOSTILE, "completed")
     folders = {Path(case["results_path"]).parent for case in cases}
     assert len({folder.name.casefold() for folder in folders}) == len(HOSTILE)
     for folder in folders:

@@ -48,7 +48,7 @@ def test_every_pair_of_state_and_event(state: State, event: Event) -> None:
 
 
 def test_every_state_can_be_reached_and_no_state_is_a_trap() -> None:
-    assert {after for after in TRANSITIONS.values()} | {State.WAITING} == set(State)
+    assert set(TRANSITIONS.values()) | {State.WAITING} == set(State)
     assert {state for state, _event in TRANSITIONS} == set(State)
 
 
