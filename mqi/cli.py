@@ -11,12 +11,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from mqi import __version__
-from mqi.commands import cases, look, pipeline, setup, status
 from mqi.commands.invocation import Invocation
+from mqi.commands.registry import CommandsOnDemand
 from mqi.errors import MqiError
 
 app = typer.Typer(
     name="mqi",
+    cls=CommandsOnDemand,
     help="Recomputes the dose that a proton machine delivered: finds case folders, sends them to a GPU host, "
     "brings verified results back, and shows where every case stands and why.",
     epilog="Exit codes: 0 done or nothing to do · 1 a bug · 2 wrong use · 40 a case needs an operator "
@@ -63,10 +64,6 @@ def options(
 ) -> None:
     """Options that every command has."""
     context.obj = Invocation(config, as_json=json, verbose=verbose, debug=debug)
-
-
-for module in (pipeline, status, look, cases, setup):
-    module.add_to(app)
 
 
 def main() -> NoReturn:

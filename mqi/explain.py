@@ -12,7 +12,7 @@ from mqi.render import clock, full_reason, span
 from mqi.rows import Case, HostRow
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Explanation:
     """The answer to "why is this case not further?", one sentence per question."""
 

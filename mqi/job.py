@@ -53,7 +53,7 @@ def parse_job_key(key: str) -> tuple[str, str, int | None, int]:
     return match["run"], match["step"], None if beam is None else int(beam), int(match["attempt"])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Job:
     """One row of `jobs`. Times are Unix seconds by the host's clock; `progress` is a fraction 0..1."""
 
@@ -208,7 +208,7 @@ def good_of_all(jobs: Sequence[Job], step: str) -> tuple[int, int]:
     return sum(job.state is JobState.DONE for job in own), len(own)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Choice:
     """What a retry does with one job: keep the good attempt, or run attempt `attempt`."""
 

@@ -16,7 +16,7 @@ from mqi.rows import Case
 from mqi.workflow import JobPlan, Step, Workflow, expand
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Attachment:
     """A configuration file (a machine model, say) that travels with the jobs of a step."""
 
@@ -54,7 +54,7 @@ def digest_of_scripts(folder: Path, step: Step) -> str:
     return digest.hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Frozen:
     """What `begin` freezes: the plan for the host, its jobs, and what each job is for."""
 

@@ -14,7 +14,7 @@ def backoff_s(failures: int, first_s: float, max_s: float) -> float:
     return min(max_s, first_s * 2.0 ** min(max(failures, 1) - 1, 30))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HostView:
     """A host as the choice of submissions sees it. `obstacle`: why nothing may be sent there now, or ''."""
 
@@ -23,7 +23,7 @@ class HostView:
     obstacle: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Placement:
     """Where a case goes now (`host`), or why it does not go (`reason`)."""
 

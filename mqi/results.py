@@ -27,7 +27,7 @@ LATEST = "latest.json"
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Output:
     """One output of a job as the host declares it; `path` is posix, relative to the job's out folder."""
 

@@ -11,7 +11,7 @@ from mqi.case import UNPROMISED, State
 from mqi.job import Job, JobState
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Case:
     """One row of `cases`; see schema.sql for the meaning of each column. Times are Unix seconds."""
 
@@ -116,7 +116,7 @@ def job_from(row: sqlite3.Row) -> Job:
     return Job(**{**values, "state": JobState(row["state"]), "group": row["group_name"]})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EventRow:
     """One row of `events`."""
 
@@ -130,7 +130,7 @@ class EventRow:
     actor: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HostRow:
     """What this side knows of a host; `probe` is the agent's JSON of its last answer."""
 

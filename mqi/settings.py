@@ -18,7 +18,7 @@ TEMPORARY_NAMES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WatchFolder:
     """A folder in which case folders appear; `room` is its label and unique among the watch folders."""
 
@@ -38,7 +38,7 @@ class WatchFolder:
     priority: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Group:
     """A queue's group: at most `slots` jobs at once. `gpus`: "none", "auto" (ask nvidia-smi) or UUIDs."""
 
@@ -47,7 +47,7 @@ class Group:
     gpus: str | tuple[str, ...] = "none"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Queue:
     """Which queue runs the jobs on a host. `max_queued`: jobs in one group's queue that have not started."""
 
@@ -56,7 +56,7 @@ class Queue:
     max_queued: int = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HostSettings:
     """An execution host. `type` "local" is this machine; `work_dir` and `python` are paths on the host."""
 
@@ -75,7 +75,7 @@ class HostSettings:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Paths:
     """Where this side keeps things. All absolute."""
 
@@ -87,7 +87,7 @@ class Paths:
     installation: Path
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Logging:
     format: str = "text"  # or "json": one object per line
     level: str = "INFO"
@@ -95,19 +95,19 @@ class Logging:
     max_bytes: int = 10 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Transfer:
     # One command moves data for at most this long, then lets the rest of the cycle happen.
     budget_s: float = 300.0
     min_free_bytes: int = 2 * 2**30  # on the results disk
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Retention:
     host_runs_s: float = 14 * 86400.0  # a released run stays on the host this long
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Timing:
     interval_s: float = 60.0  # how often the scheduler runs `mqi cycle`
     lock_stall_s: float = 1800.0  # a step lock without progress for this long is an error (76)
@@ -121,7 +121,7 @@ class Timing:
     full_look_s: float = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Settings:
     source: Path
     timezone: ZoneInfo

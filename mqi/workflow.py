@@ -25,7 +25,7 @@ from mqi.yaml_reading import Mistake, Reading, parse
 _AGENT = "agent/"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Step:
     """One step. `run` is the command with placeholders, which are filled in on the host."""
 
@@ -59,7 +59,7 @@ class Step:
         return tuple(name.replace("{room}", room) for name in self.files)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Workflow:
     """Steps in topological order: each comes after those that it needs."""
 
@@ -78,7 +78,7 @@ class Workflow:
         return next((step for step in self.steps if step.name == name), None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class JobPlan:
     """A job to be: which step, for which beam (None: the whole case), after which (step, beam)."""
 

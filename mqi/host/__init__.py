@@ -6,11 +6,18 @@ from collections.abc import Callable
 
 from mqi.errors import ConfigurationProblem
 from mqi.host.base import Host
-from mqi.host.local import LocalHost
 from mqi.settings import HostSettings
 
+
+def _local(settings: HostSettings, installation: str) -> Host:
+    # Imported when a host is opened: most runs of mqi have nothing to say to one.
+    from mqi.host.local import LocalHost
+
+    return LocalHost(settings, installation)
+
+
 TYPES: dict[str, Callable[[HostSettings, str], Host]] = {
-    "local": LocalHost,
+    "local": _local,
 }
 
 

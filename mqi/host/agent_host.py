@@ -44,7 +44,10 @@ class AgentHost(ABC):
 
     @abstractmethod
     def _open_channel(self, arguments: Sequence[str]) -> Channel:
-        """Starts `python -I -S` (the agent needs no site-packages) with `arguments` on the host. Raises an MqiError when that cannot be done."""
+        """Starts `python -I -S` (the agent needs no site-packages) with `arguments` on the host.
+
+        Raises an MqiError when that cannot be done.
+        """
 
     @abstractmethod
     def _deploy(self) -> str:

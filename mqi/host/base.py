@@ -13,7 +13,7 @@ from mqi.settings import HostSettings
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answer:
     """A host's answer to one request. Times are Unix seconds; `host_now` is the host's clock and
     `clock_skew_s` how far it is ahead of ours. `seq` grows with every answer of one work directory."""
@@ -31,7 +31,7 @@ class Answer:
     fresh: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Blob:
     """A local file to send, known by its content. `size` in bytes."""
 
@@ -40,7 +40,7 @@ class Blob:
     path: Path
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RemoteFile:
     """An output of a job, and the local file that it becomes (final name; its folder need not exist)."""
 
@@ -51,7 +51,7 @@ class RemoteFile:
     target: Path
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class UploadOutcome:
     """What became of an upload. `stored`, `changed`: digests; `unreadable`, `rejected`: (digest, why).
 
@@ -66,7 +66,7 @@ class UploadOutcome:
     paused: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DownloadOutcome:
     """What became of a download. A `failed` file has left nothing behind under its target's name."""
 

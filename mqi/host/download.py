@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ from typing import Any
 from mqi.errors import DiskProblem
 from mqi.host.base import DownloadOutcome, Progress, RemoteFile
 from mqi.host.conversation import Conversation
-from mqi.host.files import replace
+from mqi.host.files import publish
 from mqi.host.framing import Garbled
 
 _CHUNK = 1 << 20
 PART_SUFFIX = ".part~"
+# So many received files are made durable and renamed together.
+_AT_ONCE = 64
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Tally:
     progress: Progress | None
     moved: int = 0
     done: list[RemoteFile] = field(default_factory=list)
+    verified: list[Place] = field(default_factory=list)  # whole and right, not yet under their names
     failed: list[tuple[RemoteFile, str]] = field(default_factory=list)
     paused: bool = False
 
@@ -42,6 +45,13 @@ class Tally:
         self.moved += count
         if self.progress is not None:
             self.progress(self.moved, self.total)
+
+    def publish(self) -> None:
+        """Gives verified files their names. Raises DiskProblem."""
+        with writing():
+            publish([(place.part, place.file.target) for place in self.verified])
+        self.done += [place.file for place in self.verified]
+        self.verified = []
 
     def outcome(self) -> DownloadOutcome:
         return DownloadOutcome(tuple(self.done), tuple(self.failed), self.paused)
@@ -92,6 +102,13 @@ def receive(conversation: Conversation, wanted: Sequence[Place], tally: Tally) -
 
     Whatever interrupts it, what has arrived of a file stays in its part, to be continued.
     """
+    try:
+        return _receive_all(conversation, wanted, tally)
+    finally:
+        tally.publish()
+
+
+def _receive_all(conversation: Conversation, wanted: Sequence[Place], tally: Tally) -> bool:
     for index, place in enumerate(wanted):
         if tally.late():
             return False
@@ -105,21 +122,30 @@ def receive(conversation: Conversation, wanted: Sequence[Place], tally: Tally) -
         kind, length = conversation.header()
         if kind != "B" or length != place.file.size - place.offset:
             raise Garbled("a file has another size than the host said before")
-        try:
-            problem = _receive_one(conversation, place, tally)
-        except OSError as error:
-            raise DiskProblem(
-                f"the results cannot be written ({error.strerror})", "make room on the results disk"
-            ) from error
-        if problem:
-            tally.failed.append((place.file, problem))
-        else:
-            tally.done.append(place.file)
+        with writing():
+            good = _receive_one(conversation, place, tally)
+        if not good:
+            tally.failed.append((place.file, "its bytes are not those that the host announced"))
+            continue
+        tally.verified.append(place)
+        if len(tally.verified) >= _AT_ONCE:
+            tally.publish()
     return True
 
 
-def _receive_one(conversation: Conversation, place: Place, tally: Tally) -> str:
-    """Why the file is not good, or "" when it lies under its name."""
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """Turns what the results disk says no to into a DiskProblem."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskProblem(
+            f"the results cannot be written ({error.strerror})", "make room on the results disk"
+        ) from error
+
+
+def _receive_one(conversation: Conversation, place: Place, tally: Tally) -> bool:
+    """Whether the part holds the file's bytes now; when not, it is removed."""
     hasher = hashlib.sha256()
     buffer = memoryview(bytearray(_CHUNK))
     # "a+b" would write at the end whatever comes; the part must hold exactly what we hash.
@@ -132,14 +158,10 @@ def _receive_one(conversation: Conversation, place: Place, tally: Tally) -> str:
             _write_all(target, buffer[:count])
             tally.move(count)
             left -= count
-        good = hasher.hexdigest() == place.file.sha256
-        if good:
-            os.fsync(target.fileno())
-    if not good:
-        place.part.unlink()
-        return "its bytes are not those that the host announced"
-    replace(place.part, place.file.target)
-    return ""
+    if hasher.hexdigest() == place.file.sha256:
+        return True
+    place.part.unlink()
+    return False
 
 
 def _hash_prefix(target: Any, length: int, hasher: Any, buffer: memoryview) -> None:

@@ -25,7 +25,7 @@ class Look(Enum):
     REVISE = auto()  # it changed after it was submitted or settled: a new revision
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Decision:
     look: Look
     columns: dict[str, Any] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from mqi.settings import WatchFolder
 __all__ = ["Judgement", "first_seen", "judge", "snapshot_digest"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Judgement:
     """`reason` says in plain words why the unit is not complete yet; it is empty once it is.
 

@@ -34,7 +34,7 @@ _UNDEFINED_LENGTH = 0xFFFFFFFF
 _SHOWN_FILES = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PlanBeam:
     """A beam of the plan: its DICOM BeamNumber and BeamName ("" when it has none)."""
 
@@ -42,7 +42,7 @@ class PlanBeam:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PlanFacts:
     """The plan's file (`path` relative to the unit) and its treatment beams, by number."""
 

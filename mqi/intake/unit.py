@@ -20,7 +20,7 @@ LASTING_NAMES = (".DS_Store", "Thumbs.db", "desktop.ini", "*~", "~$*", "*.backup
 SHOWN_LENGTH = 100
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FileStat:
     """One file of a unit: `path` is posix and relative to the unit, `size` bytes, `file_id` from st_ino."""
 
@@ -30,7 +30,7 @@ class FileStat:
     file_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Unit:
     """One folder that is, or may become, a case."""
 
@@ -51,7 +51,7 @@ class Unit:
     placeholder: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WatchListing:
     """All units of one watch folder, by path. With `problem` nothing is known about any of them."""
 

@@ -23,6 +23,9 @@ HINTS = {
     78: "mqi config check says what is wrong",
 }
 
+# Numbers that call nobody: done, again later, and what Task Scheduler says before and during a run.
+FINE = frozenset({0, 75, 0x41300, 0x41301, 0x41303})
+
 # From Microsoft's list of Task Scheduler and Win32 codes: those that this schedule can meet.
 _WINDOWS = {
     0x41300: "ready to run",

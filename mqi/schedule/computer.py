@@ -16,11 +16,12 @@ from mqi.schedule.with_cron import Cron
 from mqi.schedule.with_schtasks import TaskScheduler
 from mqi.schedule.with_systemd import Systemd
 
-# A backend is a class like these and a line here. The argument: the account of the order.
-SCHEDULERS: dict[str, Callable[[str], Scheduler]] = {
-    SCHTASKS: TaskScheduler,
-    SYSTEMD: lambda user: Systemd(system=True),
-    SYSTEMD_USER: lambda user: Systemd(system=False),
+# A backend is a class like these and a line here. The arguments: the account of the order, and the
+# configuration (absolute).
+SCHEDULERS: dict[str, Callable[[str, str], Scheduler]] = {
+    SCHTASKS: lambda user, config: TaskScheduler(user),
+    SYSTEMD: lambda user, config: Systemd(system=True),
+    SYSTEMD_USER: lambda user, config: Systemd(system=False),
     CRON: Cron,
 }
 

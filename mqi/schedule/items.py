@@ -67,7 +67,10 @@ class Scheduler(Protocol):
         """Pure, after `held`. What is not as expected, one sentence each."""
 
     def by_hand(self, order: Order, place: Place, items: Sequence[Item], folder: str) -> list[str]:
-        """Pure. The commands by which an administrator installs the items whose files are in `folder`."""
+        """The commands by which an administrator installs the items whose files are in `folder`.
+
+        Changes nothing; `folder` "" stands for the folder in which the commands are given.
+        """
 
     def held(self) -> list[Held]:
         """Everything under our names."""
@@ -113,9 +116,7 @@ def compare(
             standings.append(Standing(item.command, item.name, FOREIGN))
         else:
             lines = differences(item, found)
-            standings.append(
-                Standing(item.command, item.name, DIFFERS if lines else AS_EXPECTED, lines)
-            )
+            standings.append(Standing(item.command, item.name, DIFFERS if lines else AS_EXPECTED, lines))
     # Of what nobody expects, only what is this configuration's own matters.
     standings += [
         Standing(one.command, one.name, LEFT_OVER) for one in there.values() if one.owner is not None

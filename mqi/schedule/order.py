@@ -106,7 +106,8 @@ def complete_order(
         raise UsageProblem("--on-failure names a unit of systemd", f"{chosen} knows none; leave it out")
     if on_failure and not re.fullmatch(r"[A-Za-z0-9:_.@%\\-]+\.[a-z]+", on_failure):
         raise UsageProblem(
-            f"--on-failure: {on_failure!r} is not a unit", "for example --on-failure mail-the-physicist.service"
+            f"--on-failure: {on_failure!r} is not a unit",
+            "for example --on-failure mail-the-physicist.service",
         )
     return Order(chosen, check_every(every_s, chosen, source), account, how, steps, on_failure)
 
@@ -186,9 +187,13 @@ def _windows_account(user: str, logon: str | None, computer: Computer) -> tuple[
     return user or computer.user, how
 
 
-def notes(order: Order, interval_s: float, paths: Iterable[str]) -> list[str]:
+def notes(order: Order, computer: Computer, interval_s: float, paths: Iterable[str]) -> list[str]:
     """What somebody who gives this order should know. `paths`: all that a run reads and writes."""
     lines = []
+    if order.backend != SCHTASKS and not order.user and computer.user.casefold() in _ALMIGHTY:
+        lines.append(
+            f"it runs as {computer.user}, which may do everything; better name an account with --user"
+        )
     if order.every_s != interval_s:
         lines.append(
             f"mqi status warns by `timing: interval:`, which is {show_duration(interval_s)}: "

@@ -22,7 +22,9 @@ class Place:
     config: str
     # The folder of the configuration: the working directory, and where the installation id lies.
     folder: str
-    # Folders that must exist and that a run writes to.
+    # The folders that a run writes to.
+    folders: tuple[str, ...]
+    # The same without those that lie inside another one.
     writes: tuple[str, ...]
     # Written too, but on a disk that may be away for a while, without stopping the rest.
     results: str
@@ -58,13 +60,15 @@ def place_of(settings: Settings, python: str, libraries: Sequence[str]) -> Place
         settings.paths.locks.parent,
         settings.paths.installation.parent,
     ]
+    folders = [*dict.fromkeys(map(str, writes)), *(host.work_dir for host in local)]
     reads = [python, *libraries, *(str(path.parent) for path in settings.workflows.values())]
     reads += [host.python for host in local if host.python]
     place = Place(
         python=python,
         config=str(settings.source),
         folder=str(settings.source.parent),
-        writes=_outermost([*map(str, writes), *(host.work_dir for host in local)]),
+        folders=tuple(folders),
+        writes=_outermost(folders),
         results=str(settings.paths.results),
         watch=tuple(dict.fromkeys(str(watch.path) for watch in settings.watch)),
         reads=_outermost(reads),

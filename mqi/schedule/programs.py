@@ -49,8 +49,8 @@ def run(
     argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = _TIMEOUT_S, cwd: str | None = None
 ) -> Finished:
     """Run a program to its end. Raises SchedulerProblem when it is not there or does not end."""
-    # C: what programs such as crontab say is then in English on every computer.
-    environment = {**os.environ, "LC_ALL": "C.UTF-8" if os.name == "posix" else os.environ.get("LC_ALL", "")}
+    # What programs such as crontab say is then in English on every computer.
+    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
     try:
         done = subprocess.run(
             [_program(argv[0]), *argv[1:]],
@@ -64,7 +64,8 @@ def run(
         )
     except subprocess.TimeoutExpired:
         raise SchedulerProblem(
-            f"{argv[0]} did not answer within {timeout_s:.0f} s", "try again; look whether the scheduler's service runs"
+            f"{argv[0]} did not answer within {timeout_s:.0f} s",
+            "try again; look whether the scheduler's service runs",
         ) from None
     except (OSError, ValueError) as error:
         raise SchedulerProblem(f"{argv[0]} cannot be run: {_reason(error)}") from error
@@ -87,7 +88,9 @@ def _program(name: str) -> str:
 
 
 def _no_window() -> int:
-    return subprocess.CREATE_NO_WINDOW if sys.platform == "win32" else 0
+    if sys.platform == "win32":
+        return subprocess.CREATE_NO_WINDOW
+    return 0
 
 
 def text_of(data: bytes) -> str:
@@ -124,7 +127,9 @@ def write_file(path: Path, data: bytes) -> None:
         Path(part).replace(path)
         part = None
     except PermissionError as error:
-        raise NotAllowed(f"{path} may not be written: {_reason(error)}") from error
+        raise NotAllowed(
+            f"{path} may not be written: {_reason(error)}", "ask an administrator, or become one"
+        ) from error
     except OSError as error:
         raise DiskProblem(f"{path} cannot be written: {_reason(error)}") from error
     finally:
@@ -138,7 +143,9 @@ def remove_file(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except PermissionError as error:
-        raise NotAllowed(f"{path} may not be removed: {_reason(error)}") from error
+        raise NotAllowed(
+            f"{path} may not be removed: {_reason(error)}", "ask an administrator, or become one"
+        ) from error
     except OSError as error:
         raise DiskProblem(f"{path} cannot be removed: {_reason(error)}") from error
 
@@ -154,7 +161,9 @@ def make_folder(path: Path, owner: str = "") -> None:
     except LookupError as error:
         raise UsageProblem(f"there is no account {owner!r} on this computer", "make it first") from error
     except PermissionError as error:
-        raise NotAllowed(f"the folder {path} may not be made: {_reason(error)}") from error
+        raise NotAllowed(
+            f"the folder {path} may not be made: {_reason(error)}", "make it, or become an administrator"
+        ) from error
     except OSError as error:
         raise DiskProblem(f"the folder {path} cannot be made: {_reason(error)}") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from mqi.errors import ConfigurationProblem
 from mqi.schedule import programs
@@ -32,14 +33,14 @@ def read_order(path: Path) -> Order | None:
         ) from None
 
 
-def _order(value: dict[str, object]) -> Order:
+def _order(value: dict[str, Any]) -> Order:
     if value["format"] != _FORMAT:
         raise ValueError("of another version")
     given = {one.name: value[one.name] for one in fields(Order)}
-    order = Order(**given)  # type: ignore[arg-type]  # the types are checked below
     types = {"every_s": int, "steps": bool}
     if any(type(item) is not types.get(name, str) for name, item in given.items()):
         raise TypeError("a value of another type")
+    order = Order(**given)
     if order.backend not in BACKENDS or order.logon not in ("", *LOGONS):
         raise ValueError("an unknown word")
     return order

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mqi.render import clock, facts, iso, one_line, span
-from mqi.schedule.codes import HINTS
+from mqi.render import clock, facts, iso, one_line, span, step_json
+from mqi.schedule.codes import FINE, HINTS
 from mqi.schedule.items import AS_EXPECTED, LEFT_OVER, MISSING, Outcome, Standing
 from mqi.schedule.order import STEPS, Order
 from mqi.units import show_duration
@@ -28,7 +28,9 @@ class Beat:
     late: bool
 
 
-def beats(steps: Mapping[str, tuple[float | None, float | None, str]], every_s: int, now: float) -> list[Beat]:
+def beats(
+    steps: Mapping[str, tuple[float | None, float | None, str]], every_s: int, now: float
+) -> list[Beat]:
     """The sign of life of each step. An old attempt and an old success are two different faults."""
     found = []
     for name in STEPS:
@@ -40,16 +42,19 @@ def beats(steps: Mapping[str, tuple[float | None, float | None, str]], every_s: 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """All that `show` found out. `problem`: why the scheduler could not be asked about its runs, or ""."""
+    """All that `show` found out. `order` None: none was given, and none can be guessed.
 
-    order: Order
+    `given`: by `mqi schedule install`. `problems`: what could not be asked or read.
+    """
+
+    order: Order | None
     given: bool
     program: str
     config: str
     standings: Sequence[Standing]
     outcomes: Sequence[Outcome]
     beats: Sequence[Beat]
-    problem: str = ""
+    problems: Sequence[str] = ()
 
     @property
     def installed(self) -> bool:
@@ -57,40 +62,46 @@ class Shown:
 
     @property
     def as_expected(self) -> bool:
-        return all(one.state == AS_EXPECTED for one in self.standings) and not any(
-            one.trouble for one in self.outcomes
+        return (
+            bool(self.standings)
+            and all(one.state == AS_EXPECTED for one in self.standings)
+            and not any(one.trouble for one in self.outcomes)
         )
 
 
 def as_text(shown: Shown, now: float, zone: ZoneInfo) -> str:
     """For the screen."""
-    order = shown.order
-    parts = [
-        facts(
-            [
-                ("scheduler", order.backend),
-                ("runs", f"{' '.join(order.commands)}, every {show_duration(order.every_s)}"),
-                ("as", f"{order.user} ({order.logon})" if order.logon else order.user),
-                ("with", f"{shown.program}  {shown.config}"),
-            ]
-        )
-    ]
-    if not shown.given:
-        parts.append("no `mqi schedule install` was said for this configuration; this is what it would do")
+    parts = [_what(shown)]
     lines = []
     for one in shown.standings:
         lines.append(f"{'  ' if one.state == AS_EXPECTED else '! '}{one.name}: {one.state}")
         lines += [f"    {one_line(detail)}" for detail in one.details]
-    parts.append("\n".join(lines))
     if not shown.as_expected:
-        parts.append(_advice(shown))
-    if shown.problem:
-        parts.append(f"! {shown.problem}")
+        lines.append(_advice(shown))
+    parts.append("\n".join(lines))
     runs = [line for outcome in shown.outcomes for line in _run(outcome, now, zone)]
+    runs += [f"! {one_line(problem)}" for problem in shown.problems]
     if runs:
         parts.append("\n".join(runs))
     parts.append("\n".join(_beat(beat, now) for beat in shown.beats))
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
+
+
+def _what(shown: Shown) -> str:
+    order = shown.order
+    if order is None:
+        return ""
+    what = facts(
+        [
+            ("scheduler", order.backend),
+            ("runs", f"{' '.join(order.commands)}, every {show_duration(order.every_s)}"),
+            ("as", f"{order.user} ({order.logon})" if order.logon else order.user),
+            ("with", f"{shown.program}  {shown.config}"),
+        ]
+    )
+    if shown.given:
+        return what
+    return f"{what}\n(no `mqi schedule install` was said for this configuration; this is what it would do)"
 
 
 def _advice(shown: Shown) -> str:
@@ -113,7 +124,8 @@ def _run(outcome: Outcome, now: float, zone: ZoneInfo) -> list[str]:
         words.append(outcome.meaning)
     if outcome.next_at is not None:
         words.append(f"next {clock(outcome.next_at, now, zone)}")
-    mark = "! " if outcome.code not in (None, 0, 75) or outcome.trouble else "  "
+    bad = outcome.trouble or (outcome.code is not None and outcome.code not in FINE)
+    mark = "! " if bad else "  "
     lines = [f"{mark}{outcome.command}: {', '.join(words)}"]
     hint = HINTS.get(outcome.code) if outcome.code is not None else None
     lines += [f"    {line}" for line in (*outcome.trouble, *outcome.remarks, *([hint] if hint else []))]
@@ -136,7 +148,9 @@ def as_json(shown: Shown, now: float, zone: ZoneInfo) -> dict[str, Any]:
     """For programs."""
     return {
         "generated_at": iso(now, zone),
-        "order": {**asdict(shown.order), "commands": list(shown.order.commands), "given": shown.given},
+        "order": None
+        if shown.order is None
+        else {**asdict(shown.order), "commands": list(shown.order.commands), "given": shown.given},
         "program": shown.program,
         "config": shown.config,
         "installed": shown.installed,
@@ -150,15 +164,9 @@ def as_json(shown: Shown, now: float, zone: ZoneInfo) -> dict[str, Any]:
             }
             for one in shown.outcomes
         ],
-        "problem": shown.problem,
+        "problems": list(shown.problems),
         "heartbeat": [
-            {
-                "step": one.step,
-                "last_attempt_at": iso(one.attempt, zone),
-                "last_success_at": iso(one.success, zone),
-                "last_error": one.error,
-                "late": one.late,
-            }
+            {**step_json(one.step, (one.attempt, one.success, one.error), zone), "late": one.late}
             for one in shown.beats
         ],
     }

@@ -51,12 +51,17 @@ def service(order: Order, place: Place, command: str) -> str:
         f"TimeoutStartSec={place.limit_s // 60}min",
         "# 75: temporary, tried again by itself. 143: stopped by systemctl.",
         f"SuccessExitStatus={_SUCCESS}",
-        "# The runners of the local queue live on when a run ends.",
-        "KillMode=process",
+        *_kill_mode(place),
         "",
         *_hardening(order, place),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _kill_mode(place: Place) -> list[str]:
+    if place.runs_jobs:
+        return ["# The runners of the local queue live on when a run ends.", "KillMode=process"]
+    return ["KillMode=mixed"]
 
 
 def timer(order: Order, place: Place, command: str) -> str:
@@ -89,7 +94,8 @@ def _hardening(order: Order, place: Place) -> list[str]:
     lines = ["ProtectSystem=strict"]
     # The results may lie on a share that is away: the other steps go on, and mqi says what is wrong.
     lines.append(f"ReadWritePaths={_list([*place.writes, f'-{place.results}'])}")
-    lines += [f"ReadOnlyPaths={_list(f'-{path}' for path in place.watch)}"] if place.watch else []
+    read_only = [path for path in place.watch if path not in (*place.writes, place.results)]
+    lines += [f"ReadOnlyPaths={_list(f'-{path}' for path in read_only)}"] if read_only else []
     lines.append(f"ProtectHome={_protect_home(place)}")
     if jobs:
         lines += [
@@ -104,14 +110,17 @@ def _hardening(order: Order, place: Place) -> list[str]:
         ]
     else:
         lines += ["PrivateTmp=yes", "RemoveIPC=yes", "PrivateUsers=yes", "ProcSubset=pid"]
-    lines += ["# Jobs of the local host use its GPUs."] if place.uses_gpus else []
+    if place.uses_gpus:
+        # Before systemd 253 ProtectClock lets a unit open no device but the clock (systemd issue 18142); the
+        # clock is kept by the filters all the same.
+        lines += ["# Jobs of the local host use its GPUs.", "PrivateDevices=no", "ProtectClock=no"]
+    else:
+        lines += ["PrivateDevices=yes", "ProtectClock=yes"]
     lines += [
-        f"PrivateDevices={'no' if place.uses_gpus else 'yes'}",
         "ProtectKernelTunables=yes",
         "ProtectKernelModules=yes",
         "ProtectKernelLogs=yes",
         "ProtectControlGroups=yes",
-        "ProtectClock=yes",
         "ProtectHostname=yes",
         "ProtectProc=invisible",
         "CapabilityBoundingSet=",
@@ -119,7 +128,9 @@ def _hardening(order: Order, place: Place) -> list[str]:
         *_filters(place),
     ]
     if place.uses_network:
-        lines.append("# Hosts are reached by network: add IPAddressDeny=any and IPAddressAllow= in a drop-in.")
+        lines.append(
+            "# Hosts are reached by network: add IPAddressDeny=any and IPAddressAllow= in a drop-in."
+        )
     else:
         lines += ["IPAddressDeny=any", "IPAddressAllow=localhost"]
     return lines

@@ -94,9 +94,7 @@ def task_xml(order: Order, place: Place, command: str) -> str:
                 f'Task Scheduler would not take this path as it is, because of its ", % or $( : {text}',
                 "rename that folder",
             )
-    line = " ".join(
-        f'"{part}"' if part == place.config else part for part in arguments(place, command)
-    )
+    line = " ".join(f'"{part}"' if part == place.config else part for part in arguments(place, command))
     repetition = (
         f"""
     <Repetition><Interval>{_minutes(order.every_s)}</Interval><Duration>P1D</Duration>

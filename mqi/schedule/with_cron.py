@@ -14,10 +14,14 @@ from mqi.schedule.programs import SchedulerProblem
 
 
 class Cron:
-    """See `items.Scheduler`. `user` "": the crontab of whoever runs this; another's needs root."""
+    """See `items.Scheduler`. `user` "": the crontab of whoever runs this; another's needs root.
 
-    def __init__(self, user: str) -> None:
+    Several configurations live in one crontab, so this sees the lines of one alone.
+    """
+
+    def __init__(self, user: str, config: str) -> None:
         self._user = user
+        self._config = config
 
     def expected(self, order: Order, place: Place) -> list[Item]:
         items = []
@@ -38,10 +42,11 @@ class Cron:
     def held(self) -> list[Held]:
         found: list[Held] = []
         for command, config, text in cron.find(self._read()):
-            # A copy of a line would start mqi twice.
-            copies = sum(one.owner == config and one.command == command for one in found)
-            name = f"{_name(command)}, copy {copies}" if copies else _name(command)
-            found.append(Held(command, name, text, config))
+            if config == self._config:
+                # A copy of a line would start mqi twice.
+                copies = sum(one.command == command for one in found)
+                name = f"{_name(command)}, copy {copies}" if copies else _name(command)
+                found.append(Held(command, name, text, config))
         return found
 
     def install(self, order: Order, place: Place, items: Sequence[Item]) -> None:
@@ -56,10 +61,10 @@ class Cron:
             self._write(after)
 
     def outcomes(self, order: Order, place: Place) -> list[Outcome]:
-        lines = {held.command: held for held in self.held() if held.owner == place.config}
+        there = {held.command for held in self.held()}
         outcomes = []
         for command in order.commands:
-            if command not in lines:
+            if command not in there:
                 continue
             path = Path(cron.note(place, command))
             text = programs.read_file(path)
@@ -81,7 +86,9 @@ class Cron:
             # No crontab yet. Anything else must not be taken for an empty one, which we would then write.
             if "no crontab" in done.err.casefold() or "No such file" in done.err:
                 return ""
-            raise SchedulerProblem(f"crontab -l failed: {done.err}", "may this account use cron? see man crontab")
+            raise SchedulerProblem(
+                f"crontab -l failed: {done.err}", "may this account use cron? see man crontab"
+            )
         # Other people's lines may hold any bytes, and must come back as they are.
         return done.out.decode("utf-8", errors="surrogateescape")
 
@@ -94,7 +101,8 @@ class Cron:
             )
         if self._read() != text:
             raise SchedulerProblem(
-                "the crontab is not what was just written to it", "look at it: crontab -l; another program may change it"
+                "the crontab is not what was just written to it",
+                "look at it with crontab -l; another program may change it",
             )
 
     def _crontab(self) -> list[str]:

@@ -59,7 +59,9 @@ class TaskScheduler:
     def install(self, order: Order, place: Place, items: Sequence[Item]) -> None:
         program = tasks.program(order, place)
         if sys.platform == "win32" and not Path(program).is_file():
-            raise UsageProblem(f"{program} does not exist", "install a complete Python, or choose another --logon")
+            raise UsageProblem(
+                f"{program} does not exist", "install a complete Python, or choose another --logon"
+            )
         if order.logon == "password" and not (sys.stdin is not None and sys.stdin.isatty()):
             raise UsageProblem(
                 f"there is nobody to ask for the password of {order.user}",

@@ -48,7 +48,7 @@ class Systemd:
         files = shlex.join(f"{base}{item.file}" for item in items)
         target = shlex.quote(str(self._folder))
         lines = []
-        folders = [path for path in (*place.writes, place.results) if not Path(path).exists()]
+        folders = [path for path in (*place.folders, place.results) if not Path(path).exists()]
         if folders:
             owner = f"-o {shlex.quote(order.user)} " if self._system else ""
             lines.append(f"{sudo}install -d {owner}-m 0750 {shlex.join(folders)}")
@@ -72,11 +72,15 @@ class Systemd:
         return found
 
     def install(self, order: Order, place: Place, items: Sequence[Item]) -> None:
+        folders = (*place.folders, place.results)
         if self._system:
             self._check_may(order.user)
-        for path in (*place.writes, place.results):
+            _check_access(order.user, [("-x", place.python, "run"), ("-r", place.config, "read")])
+        for path in folders:
             # A path that is listed as writable must be there when systemd starts the run.
             programs.make_folder(Path(path), order.user)
+        if self._system:
+            _check_access(order.user, [("-w", path, "write to") for path in folders])
         for item in items:
             programs.write_file(self._folder / item.name, item.data)
         timers = _timers(item.command for item in items)
@@ -134,9 +138,13 @@ class Systemd:
         if not state.active:
             trouble.append(f"{timer} is not started: {shlex.join(self._systemctl('start', timer))}")
         if not state.enabled:
-            trouble.append(f"{timer} would not start with the computer: {shlex.join(self._systemctl('enable', timer))}")
+            trouble.append(
+                f"{timer} would not start with the computer: {shlex.join(self._systemctl('enable', timer))}"
+            )
         if state.needs_reload:
-            trouble.append(f"systemd has not read the files anew: {shlex.join(self._systemctl('daemon-reload'))}")
+            trouble.append(
+                f"systemd has not read the files anew: {shlex.join(self._systemctl('daemon-reload'))}"
+            )
         if state.drop_ins:
             remarks.append(f"changed by {', '.join(state.drop_ins)}")
         meaning = codes.of_systemd(state.result, state.ended_by, state.status)
@@ -162,6 +170,17 @@ class Systemd:
             raise SchedulerProblem(
                 f"{shlex.join(self._systemctl(*arguments))} failed: {done.err or done.text.strip()}",
                 _hint(self._system),
+            )
+
+
+def _check_access(user: str, needs: Iterable[tuple[str, str, str]]) -> None:
+    """The account can do what a run does: (test's option, path, verb). Raises UsageProblem for what it cannot."""
+    for option, path, verb in needs:
+        # As that account, since access lists and network shares decide too.
+        if programs.run(["runuser", "-u", user, "--", "test", option, path]).code != 0:
+            raise UsageProblem(
+                f"{user} may not {verb} {path}",
+                "give that account access (chown, setfacl), or choose another --user",
             )
 
 

@@ -12,9 +12,10 @@ import stat
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 
 CHUNK = 1 << 20
+_FSYNC_THREADS = 8
 # Virus scanners and indexers hold a new file for a moment (Windows only).
 _RETRY_DELAYS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 FULL_OR_READ_ONLY = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.ENOTDIR)
@@ -38,9 +39,31 @@ def replace(source: Path, target: Path) -> None:
 
 def fsync_folder(folder: Path) -> None:
     """Makes names in `folder` survive a power loss. Windows has no such call and needs none."""
-    if sys.platform == "win32":
+    _fsync(folder)
+
+
+def fsync_files(paths: Sequence[Path]) -> None:
+    """fsync of many files or folders, several at a time: file systems write one journal for all that ask
+    together, which is ten times faster than asking one after the other. Raises OSError."""
+    if len(paths) < 2:
+        for path in paths:
+            _fsync(path)
         return
-    fd = os.open(str(folder), os.O_RDONLY)
+    from concurrent.futures import ThreadPoolExecutor  # slow to import, and most requests move no files
+
+    with ThreadPoolExecutor(_FSYNC_THREADS) as pool:
+        for _ in pool.map(_fsync, paths):
+            pass
+
+
+def _fsync(path: Path) -> None:
+    if sys.platform == "win32":
+        if path.is_dir():
+            return
+        # Windows fsyncs only what is open for writing.
+        fd = os.open(str(path), os.O_RDWR | os.O_BINARY)
+    else:
+        fd = os.open(str(path), os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:
@@ -100,22 +123,18 @@ def read_foreign_json(path: Path, limit: int = 1 << 16) -> Any:
         return None
 
 
-def hash_file(path: Path, fsync: bool = False) -> Tuple[str, int]:
-    """(SHA-256 in hex, size in bytes) of a file, made durable on the way when asked."""
+def hash_file(path: Path) -> Tuple[str, int]:
+    """(SHA-256 in hex, size in bytes) of a file."""
     hasher = hashlib.sha256()
     size = 0
     view = memoryview(bytearray(CHUNK))
-    # Windows fsyncs only what is open for writing.
-    mode = "r+b" if fsync and sys.platform == "win32" else "rb"
-    with open(str(path), mode, buffering=0) as stream:
+    with open(str(path), "rb", buffering=0) as stream:
         while True:
-            count = stream.readinto(view)  # type: ignore[attr-defined]  # both modes give a FileIO
+            count = stream.readinto(view)
             if not count:
                 break
             hasher.update(view[:count])
             size += count
-        if fsync:
-            os.fsync(stream.fileno())
     return hasher.hexdigest(), size
 
 
@@ -132,8 +151,7 @@ def regular_files(folder: Path) -> Iterator[Tuple[str, Path]]:
 
 def fsync_folders(folder: Path) -> None:
     """fsync of `folder` and every folder below it."""
-    for root, _, _ in os.walk(str(folder), followlinks=False):
-        fsync_folder(Path(root))
+    fsync_files([Path(root) for root, _, _ in os.walk(str(folder), followlinks=False)])
 
 
 def link_or_copy(source: Path, target: Path) -> None:

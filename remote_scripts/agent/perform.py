@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from agent import command
 from agent.files import (
+    fsync_files,
     fsync_folder,
     fsync_folders,
     hash_file,
@@ -222,8 +223,9 @@ def _keep_outputs(paths: JobPaths, job: Dict[str, Any]) -> str:
             raise Failure("missing_output", "the command ended well but left no %s" % pattern)
     entries = []
     for name, path in files:
-        sha256, size = hash_file(path, fsync=True)
+        sha256, size = hash_file(path)
         entries.append({"path": name, "size": size, "sha256": sha256})
+    fsync_files([path for _, path in files])
     fsync_folders(paths.out_part)
     data = encode({"files": entries})
     write_bytes(paths.outputs, data)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Dict, List, Tuple
 
 from agent import names
-from agent.files import CHUNK, fsync_folder, hash_file, read_json_object, remove, replace, write_json
+from agent.files import CHUNK, fsync_files, hash_file, read_json_object, remove, replace, write_json
 from agent.frames import BadFrame, read_header
 from agent.locks import Lock
 from agent.problems import Refused
@@ -24,6 +24,8 @@ from agent.work import RunPaths, Work
 # A blob that nobody uses or announced stays this long (host clock), a partial upload longer.
 UNUSED_BLOB_S = 86400.0
 UNUSED_PART_S = 7 * 86400.0
+# So many received files are made durable together.
+_AT_ONCE = 64
 
 
 class Blob:
@@ -62,38 +64,84 @@ def receive(work: Work, blobs: List[Blob], stream: BinaryIO) -> Dict[str, Any]:
     A frame of 0 bytes where more was announced says that the sender could not read its file.
     Raises BadFrame when the stream breaks; what has arrived stays, to be continued.
     """
-    stored: List[str] = []
+    arrived = _Arrived(work)
     rejected: List[List[str]] = []
     work.parts.mkdir(parents=True, exist_ok=True)
     with Lock(work.upload_lock) as lock:
         if not lock.acquire(10.0):
             raise Refused("lock_timeout", "another upload to this host is still going on")
-        for blob in blobs:
-            kind, length = read_header(stream)
-            if kind == "E":
-                return {"stored": stored, "rejected": rejected}
-            expected = blob.size - blob.offset
-            if kind != "B" or length not in (0, expected):
-                raise BadFrame("%d bytes of a blob were expected" % expected)
-            if length != expected:
-                rejected.append([blob.sha256, "not sent"])
-                continue
-            reason = _receive_one(work, blob, stream)
-            if reason:
-                rejected.append([blob.sha256, reason])
+        try:
+            for blob in blobs:
+                kind, length = read_header(stream)
+                if kind == "E":
+                    break
+                expected = blob.size - blob.offset
+                if kind != "B" or length not in (0, expected):
+                    raise BadFrame("%d bytes of a blob were expected" % expected)
+                if length != expected:
+                    reason = "not sent"
+                elif arrived.has(blob):
+                    reason = ""
+                    _skip(stream, expected)
+                else:
+                    reason = _receive_one(work, blob, stream)
+                    if not reason:
+                        arrived.add(blob.sha256)
+                if reason:
+                    rejected.append([blob.sha256, reason])
             else:
-                stored.append(blob.sha256)
-        if read_header(stream)[0] != "E":
-            raise BadFrame("more frames than blobs")
-    return {"stored": stored, "rejected": rejected}
+                if read_header(stream)[0] != "E":
+                    raise BadFrame("more frames than blobs")
+        finally:
+            # Also when the connection broke: what is whole need not even be asked for again.
+            arrived.settle()
+    return {"stored": arrived.stored(), "rejected": rejected}
+
+
+class _Arrived:
+    """Verified parts on their way to their places, some at a time: durable first, then under their names."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._waiting: List[str] = []
+        self._stored: Dict[str, None] = {}
+
+    def has(self, blob: Blob) -> bool:
+        """Whether the host has the blob already, from before or from this upload."""
+        if blob.sha256 in self._waiting or blob.sha256 in self._stored:
+            return True
+        if _size(self._work.blob(blob.sha256)) != blob.size:
+            return False
+        self._stored[blob.sha256] = None
+        return True
+
+    def stored(self) -> List[str]:
+        """The digests that lie in their places."""
+        return list(self._stored)
+
+    def add(self, sha256: str) -> None:
+        """The blob's part has all of its bytes."""
+        self._waiting.append(sha256)
+        if len(self._waiting) >= _AT_ONCE:
+            self.settle()
+
+    def settle(self) -> None:
+        fsync_files([self._work.part(sha256) for sha256 in self._waiting])
+        for sha256 in self._waiting:
+            part, place = self._work.part(sha256), self._work.blob(sha256)
+            if sys.platform != "win32":
+                # Windows refuses to remove a read-only file, also through another link.
+                os.chmod(str(part), 0o400)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            replace(part, place)
+        fsync_files(sorted({self._work.blob(sha256).parent for sha256 in self._waiting}))
+        self._stored.update(dict.fromkeys(self._waiting))
+        self._waiting = []
 
 
 def _receive_one(work: Work, blob: Blob, stream: BinaryIO) -> str:
-    """Why the blob is not stored, or "" when it is."""
-    part, place = work.part(blob.sha256), work.blob(blob.sha256)
-    if _size(place) == blob.size:
-        _skip(stream, blob.size - blob.offset)
-        return ""
+    """Why the blob is not good, or "" when its part has all of it."""
+    part = work.part(blob.sha256)
     if blob.offset > max(0, _size(part)):
         _skip(stream, blob.size - blob.offset)
         return "the host does not have the first %d bytes" % blob.offset
@@ -110,17 +158,9 @@ def _receive_one(work: Work, blob: Blob, stream: BinaryIO) -> str:
             hasher.update(view[:count])
             _write_all(target, view[:count])
             left -= count
-        right = hasher.hexdigest() == blob.sha256
-        if right:
-            os.fsync(target.fileno())
-    if not right:
+    if hasher.hexdigest() != blob.sha256:
         remove(part)
         return "the bytes are not those of the digest"
-    if sys.platform != "win32":
-        os.chmod(str(part), 0o400)  # Windows refuses to remove a read-only file, also through another link
-    place.parent.mkdir(parents=True, exist_ok=True)
-    replace(part, place)
-    fsync_folder(place.parent)
     return ""
 
 

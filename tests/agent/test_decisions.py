@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from agent import command, names
 from agent.feed import Candidate, choose
 from agent.gpus import _parse_cards
@@ -17,6 +14,8 @@ from agent.queues import Task
 from agent.results import _whole_characters
 from agent.settings import parse_settings
 from agent.survey import Facts, Standing, count_absence, judge
+from hypothesis import given
+from hypothesis import strategies as st
 
 RUN = "0123456789ab"
 TASK = Task("k", "cpu", "k", 0, False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 
@@ -148,7 +147,7 @@ def test_tampered_inputs_are_refused_and_sent_again(bench: Bench) -> None:
         bench.submit(plan)
         place = bench.work / "runs" / RUN / "in" / "000001"
         assert place.stat().st_mode & 0o777 == 0o400
-        os.chmod(place, 0o600)
+        place.chmod(0o600)
         place.write_bytes(b"the PLAN")
     bench.report()
     exit_ = bench.exit("one-a1")

@@ -11,6 +11,7 @@ import pytest
 from mqi.settings import Group, Queue
 from tests.agent.bench import RUN, Bench, wait_for
 
+
 def nvidia_smi(bench: Bench, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     folder = bench.folder / "bin"
     folder.mkdir()

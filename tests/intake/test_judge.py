@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mqi.intake.judge import first_seen, judge
@@ -150,6 +150,7 @@ looks = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(looks)
 def test_quiet_is_two_equal_looks_that_far_apart(steps: list[tuple[float, bool]]) -> None:
     """Against a model: complete exactly when this digest was seen quiet_s ago and the clock not set back."""
@@ -177,6 +178,7 @@ stats = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(stats, max_size=6), st.randoms())
 def test_snapshot_does_not_depend_on_order_or_file_ids(files: list[FileStat], random) -> None:
     shuffled = [replace(file, file_id=random.randrange(9)) for file in files]
@@ -184,6 +186,7 @@ def test_snapshot_does_not_depend_on_order_or_file_ids(files: list[FileStat], ra
     assert snapshot_digest(shuffled) == snapshot_digest(files)
 
 
+@settings(deadline=None)
 @given(st.lists(stats, max_size=4), st.lists(stats, max_size=4))
 def test_snapshot_tells_different_files_apart(one: list[FileStat], other: list[FileStat]) -> None:
     def contents(files: list[FileStat]) -> list[tuple[str, int, int]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ion_plans import CT, PHOTON, beam, clinical, dataset, encoded, write
+from ion_plans import CT, PHOTON, UID, beam, clinical, dataset, encoded, write
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
@@ -143,10 +143,6 @@ def test_names_as_the_planning_system_wrote_them(tmp_path: Path) -> None:
 # --- folders that are no case ----------------------------------------------------------------------------
 
 
-def photon_beam() -> Dataset:
-    return dataset(PHOTON, beams=None)
-
-
 NO_DICOM = "There is no DICOM file in the folder."
 NOT_DICOM = "A file called *.dcm is not a DICOM file."
 DAMAGED = "A DICOM file is damaged or cut off."
@@ -177,6 +173,7 @@ REFUSALS: list[tuple[str, dict[str, Dataset | bytes], str, str]] = [
     ("preamble and noise", {"x": bytes(128) + b"DICM" + b"\xff" * 99}, DAMAGED, "'x'"),
     ("CT only", {"CT.dcm": dataset(CT, "CT", None)}, NO_PLAN, "RT Ion Plan"),
     ("photons", {"RP.dcm": dataset(PHOTON, beams=None)}, NOT_ION, "RT Ion Plan"),
+    ("photons by its own word", {"RP.dcm": dataset(PHOTON, beams=[beam(1)])}, NOT_ION, "RT Ion Plan"),
     ("two plans", {"RP1.dcm": clinical(), "2": clinical()}, PLANS.format(2), "'2', 'RP1.dcm'"),
     ("five plans", {f"{n}.dcm": clinical() for n in range(5)}, PLANS.format(5), "and 2 more"),
     ("no beams", {"RP.dcm": plan_of()}, NO_BEAMS, "again"),
@@ -299,12 +296,14 @@ def test_nothing_of_the_patient_is_logged_or_warned(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     content = encoded(clinical(), undefined_lengths=True)
+    # An identifier that is none is what pydicom likes to quote.
+    strange = content.replace(UID.encode(), b"Canary".ljust(len(UID), b"x"))
     folder = tmp_path / "Canary"
     folder.mkdir()
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
-        for length in (200, 400, len(content) - 30, len(content)):
-            (folder / "Canary.dcm").write_bytes(content[:length])
+        for case in (content[:200], content[:400], content[:-30], content, strange):
+            (folder / "Canary.dcm").write_bytes(case)
             try:
                 read(folder)
             except IntakeProblem as problem:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mqi.errors import IntakeProblem, TemporaryProblem
@@ -74,6 +74,7 @@ entries = st.lists(
 works = st.tuples(texts, texts, texts, entries)
 
 
+@settings(deadline=None)
 @given(works, works)
 def test_the_digest_changes_exactly_when_the_work_does(one: tuple, other: tuple) -> None:
     def digest(work: tuple) -> str:
@@ -85,6 +86,7 @@ def test_the_digest_changes_exactly_when_the_work_does(one: tuple, other: tuple)
     assert (digest(one) == digest(other)) == (meaning(one) == meaning(other))
 
 
+@settings(deadline=None)
 @given(entries, st.randoms())
 def test_json_and_back(listed: list[Entry], shuffler: random.Random) -> None:
     manifest = Manifest(tuple(listed))

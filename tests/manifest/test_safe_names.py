@@ -10,7 +10,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mqi.manifest import inside, is_unsafe_on_windows, safe_name, safe_relative, unique_names
@@ -107,6 +107,7 @@ hostile = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(hostile)
 @example("x" * 119 + "😀")
 @example("김" * 119 + ".dcm")
@@ -143,6 +144,7 @@ def test_safe_relative(remark: str, path: str, safe: str) -> None:
 paths = st.lists(hostile, min_size=1, max_size=4).map("/".join)
 
 
+@settings(deadline=None)
 @given(paths)
 def test_safe_paths_are_legal_and_stay_below(path: str) -> None:
     safe = safe_relative(path)
@@ -206,6 +208,7 @@ colliding = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(st.one_of(colliding, st.lists(paths, max_size=6)), st.integers(0, 9))
 def test_unique_names_are_apart_legal_and_depend_on_the_set_alone(given_paths: list[str], seed: int) -> None:
     names = unique_names(given_paths)
@@ -222,6 +225,7 @@ def test_unique_names_are_apart_legal_and_depend_on_the_set_alone(given_paths: l
     assert all(path == name for path, name in again.items()), "what is safe and apart stays"
 
 
+@settings(deadline=None)
 @given(st.lists(hostile, max_size=8))
 def test_all_of_them_can_be_written_side_by_side(
     tmp_path_factory: pytest.TempPathFactory, given_names: list[str]

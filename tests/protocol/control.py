@@ -16,6 +16,7 @@ from tests.protocol.world import (
     NEW,
     PLANNED,
     QUEUED,
+    REFUSED,
     RUNNING,
     RUNS,
     SETTLED,
@@ -109,7 +110,9 @@ def _with(control: Control, number: int, step: Step | None, row: Row | None = No
 
 
 def _asks(control: Control, number: int, row: Row, verb: str, plan: Plan | None = None) -> Control:
-    return _with(control, number, Step(row, Request(NAMES[number], verb, plan, row.serial)))
+    # What a step does not look at again is not kept: equal worlds shall be equal.
+    kept = row if number == _SUBMIT else Row(status=row.status, serial=row.serial)
+    return _with(control, number, Step(kept, Request(NAMES[number], verb, plan, row.serial)))
 
 
 def _fresh(row: Row, step: Step) -> bool:
@@ -193,24 +196,30 @@ def _adopted(control: Control, settings: Settings, row: Row, answer: Answer) -> 
 def _settled(control: Control, settings: Settings, row: Row, answer: Answer) -> Move:
     if answer.outcome in ("accepted", "same"):
         row = row._replace(status=QUEUED, host_serial=row.serial, retry="")
+    elif answer.outcome == "newer" and answer.plan is not None and settings.guards.forward:
+        kept = _taken_over(row, settings, answer.plan)
+        row = kept._replace(status=QUEUED, cancel=answer.plan.cancel, retry="")
     elif answer.outcome in ("newer", "receipt"):
         row = _adopted(control, settings, row, answer) or row
     elif answer.plan is not None and settings.guards.keep_refused:
-        # The serial stays: it was spoken of, and the next wish must be newer.
-        kept = _taken_over(row, answer.plan._replace(serial=row.serial))
+        kept = _taken_over(row, settings, answer.plan)
         row = kept._replace(status=QUEUED, cancel=answer.plan.cancel, retry="")
     else:
         row = row._replace(status=FAILED)
     return Move(("submit hears", answer.outcome), "", _with(control, _SUBMIT, None, row))
 
 
-def _taken_over(row: Row, plan: Plan) -> Row:
+def _taken_over(row: Row, settings: Settings, plan: Plan) -> Row:
     """The host's plan in place of ours; jobs that the database did not know are new rows."""
     jobs = []
     for slot, attempt in enumerate(plan.attempts):
         known, state = row.jobs[slot] if slot < len(row.jobs) else (0, "")
-        jobs.append((attempt, PLANNED) if attempt > known else (known, state))
-    return row._replace(plan=plan, serial=plan.serial, host_serial=plan.serial, held=plan.held, jobs=tuple(jobs))
+        newer = attempt > known or (settings.guards.plan_names_jobs and attempt < known)
+        jobs.append((attempt, PLANNED) if newer else (known, state))
+    # The higher serial stays: it was spoken of, and the next wish must be newer than both.
+    serial = max(row.serial, plan.serial)
+    kept = plan._replace(serial=serial)
+    return row._replace(plan=kept, serial=serial, host_serial=serial, held=plan.held, jobs=tuple(jobs))
 
 
 # --- sync ------------------------------------------------------------------------------------------------
@@ -234,9 +243,18 @@ def _sync(control: Control, settings: Settings, row: Row) -> Iterator[Move]:
 def _wish_answered(row: Row, settings: Settings, answer: Answer) -> Row:
     if answer.outcome in ("accepted", "same"):
         return row._replace(host_serial=row.serial)
-    if answer.outcome != "newer" or answer.plan is None:
+    if answer.plan is None:
         return row
-    taken = _taken_over(row, answer.plan)
+    if answer.outcome == "refused":
+        if not settings.guards.hear_no:
+            return row
+        kept = _taken_over(row, settings, answer.plan)
+        jobs = tuple(
+            old if attempt == old[0] else (old[0], REFUSED)
+            for attempt, old in zip(answer.plan.attempts, row.jobs, strict=True)
+        )
+        return kept._replace(jobs=jobs)
+    taken = _taken_over(row, settings, answer.plan)
     if settings.guards.adopt_wishes and answer.plan.cancel:
         return taken._replace(cancel=True)
     if settings.guards.wish_again and row.cancel:

@@ -111,11 +111,12 @@ def arrivals(host: Host, settings: Settings, request: Request) -> Iterator[Move]
         if request.plan is not None:
             answer, after = accept(host, settings, request.plan)
             if answer.outcome == "accepted" and not request.plan.cancel:
-                no = Agent("look", request, answer._replace(outcome="refused", plan=host.stored))
+                no = Agent("look", request._replace(plan=None, serial=0), _known(host)._replace(outcome="refused"))
                 refusing = host._replace(agents=(*host.agents, no))
                 if settings.guards.steady_no:
-                    refusing = refusing._replace(refused=(*host.refused, request.plan))
+                    refusing = refusing._replace(refused=request.plan.serial)
                 yield Move((*label, "and refuses"), "refusals", refusing)
+        request = request._replace(plan=None, serial=0)
         lingers = answer.outcome == "accepted" and host.released and not settings.guards.release_serial
         agent = Agent("unrelease" if lingers else "look", request, answer)
         yield Move((*label, answer.outcome), "", after._replace(agents=(*host.agents, agent)))
@@ -160,8 +161,8 @@ def accept(host: Host, settings: Settings, plan: Plan) -> tuple[Answer, Host]:
     stored, receipt, guards = host.stored, host.receipt, settings.guards
     answer = _known(host)
     if stored == plan:
-        return answer._replace(outcome="same"), host
-    if plan in host.refused:
+        return Answer("same"), host
+    if plan.serial <= host.refused and not plan.cancel:
         return answer._replace(outcome="refused"), host
     if guards.serial and stored is not None and plan.serial <= stored.serial:
         return answer._replace(outcome="newer"), host
@@ -174,7 +175,7 @@ def accept(host: Host, settings: Settings, plan: Plan) -> tuple[Answer, Host]:
         return answer._replace(outcome="refused"), host
     before = {*host.dropped, *(stored.keys() if stored else ())}
     dropped = tuple(sorted(before - set(plan.keys())))
-    return answer._replace(outcome="accepted", plan=plan), host._replace(stored=plan, dropped=dropped)
+    return Answer("accepted"), host._replace(stored=plan, dropped=dropped)
 
 
 # --- the agent, under its lock ---------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from tests.protocol.world import (
     COMPUTES,
     NEW,
     SETTLED,
-    SKIPPED,
     WITH_THE_HOST,
     Control,
     Host,
@@ -72,13 +71,15 @@ def computes(host: Host) -> bool:
 def wants_silence(control: Control) -> bool:
     """Whether nothing of the run may run any more.
 
-    Who skips a case that a new database has only just seen again, or puts an old one back, says nothing about
-    what the host still does.
+    A database that never spoke with the host of this case (its results were found, or somebody skipped it), and
+    one that was put back, say nothing about what an earlier one had begun.
     """
     row = control.row
     if row is None or row.status not in SETTLED:
         return False
-    return not control.amnesia or (control.backup is None and row.status != SKIPPED)
+    if not control.amnesia:
+        return True
+    return control.backup is None and row.host_serial > 0 and (row.published or row.status == CANCELLED)
 
 
 def is_rest(control: Control) -> bool:

@@ -14,9 +14,11 @@ SETTLED = (COMPLETED, FAILED, CANCELLED, SKIPPED)
 WITH_THE_HOST = (SUBMITTING, QUEUED, RUNNING)
 
 # How the control PC thinks that a job stands: mqi.job.JobState, with waiting, held and queued as one.
-PLANNED, WAITS, RUNS, DONE, BAD, LOST, STOPPED = "planned", "waits", "runs", "done", "bad", "lost", "stopped"
-ENDED = (DONE, BAD, LOST, STOPPED)
-STARTED = (RUNS, DONE, BAD, LOST)
+# REFUSED: an attempt that the host does not take.
+PLANNED, WAITS, RUNS, DONE, BAD, LOST = "planned", "waits", "runs", "done", "bad", "lost"
+STOPPED, REFUSED = "stopped", "refused"
+ENDED = (DONE, BAD, LOST, STOPPED, REFUSED)
+STARTED = (RUNS, DONE, BAD, LOST, REFUSED)
 
 # How far `run JOBKEY` is. TOOK: it holds the job's lock and its claim. OVER_*: the command has ended, the
 # exit file is not written yet. ORPHAN: the wrapper is dead, the command lives and holds the lock.
@@ -145,7 +147,7 @@ class Host(NamedTuple):
     dropped: tuple[Key, ...] = ()
     released: int = 0  # the serial at the release, 0 for none
     receipt: Receipt | None = None
-    refused: tuple[Plan, ...] = ()
+    refused: int = 0  # the highest serial that was refused
     files: tuple[tuple[Key, File], ...] = ()
     queue: tuple[Key, ...] = ()
     runs: tuple[Run, ...] = ()
@@ -217,7 +219,9 @@ class Guards(NamedTuple):
     keep_refused: bool = True  # a refused plan does not end a case whose earlier plan the host still holds
     receipt_serial: bool = True  # a receipt's serial and attempts are taken over
     see_serial: bool = True  # a report of a newer plan than the row's makes sync ask for that plan
-    steady_no: bool = True  # what a host refuses once, it refuses for ever
+    steady_no: bool = True  # a plan that was refused is refused for ever, and so are those before it
+    hear_no: bool = True  # a next attempt that the host refuses is an end
+    plan_names_jobs: bool = True  # the plan says which attempts count, not the highest number
     retry_first: bool = True  # results of an earlier run do not answer a retry
     retry_ends: bool = True  # a retry that waits for a cancel ends with it, too late or not
     whole_fetch: bool = True  # a good job without files on the host is not published
