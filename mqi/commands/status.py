@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mqi.alarms import alarms
 from mqi.case import State
 from mqi.commands.invocation import Invocation, complete_case, find_case, invocation
 from mqi.errors import NeedsOperator, UsageProblem
@@ -24,7 +25,6 @@ from mqi.render import (
     jobs_table,
     resource_json,
     resources_table,
-    span,
     status_table,
     step_json,
 )
@@ -162,28 +162,16 @@ def _nothing(invoked: Invocation, store: Store) -> str:
 
 
 def _warnings(invoked: Invocation, store: Store, now: float) -> list[str]:
-    """What is wrong beyond single cases: a step that does not succeed, a folder out of reach, clocks."""
-    lines = []
-    limit_s = 3 * invoked.settings.timing.interval_s
-    rooms = {f"watch {watch.room}" for watch in invoked.settings.watch}
-    for name, (attempt, success, error) in store.steps().items():
-        if name.startswith("watch "):
-            if error and name in rooms:
-                lines.append(f"{name.replace('watch', 'watch folder of room')}: {error}")
-        elif name == "prune":
-            continue
-        elif success is None or now - success > limit_s:
-            ago = "never" if success is None else f"{span(now - success)} ago"
-            tried = (
-                "not tried since"
-                if attempt is None or attempt == success
-                else f"last try: {error or 'ended early'}"
-            )
-            lines.append(f"{name} last succeeded {ago}; {tried}")
-    for row in store.hosts():
-        if abs(row.clock_skew_s) > 60:
-            lines.append(f"the clock of host {row.name} differs by {row.clock_skew_s:+.0f} s")
-    return lines
+    """What is wrong beyond single cases."""
+    settings = invoked.settings
+    return alarms(
+        store.steps(),
+        store.hosts(),
+        rooms=[watch.room for watch in settings.watch],
+        host_names={host.name for host in settings.hosts},
+        interval_s=settings.timing.interval_s,
+        now=now,
+    )
 
 
 def _one(invoked: Invocation, store: Store, case: Case) -> tuple[str, dict[str, Any]]:

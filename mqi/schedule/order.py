@@ -169,7 +169,8 @@ def _account(backend: str, user: str, logon: str | None, computer: Computer) -> 
             f"units of a user are installed by that user, and you are {computer.user}",
             f"run this as {user}, or choose --backend systemd",
         )
-    return ("" if backend == SYSTEMD_USER or user == computer.user else user), ""
+    own = backend == SYSTEMD_USER or (backend == CRON and user == computer.user)
+    return "" if own else user, ""
 
 
 def _windows_account(user: str, logon: str | None, computer: Computer) -> tuple[str, str]:

@@ -16,6 +16,7 @@ PURE = {
     "planning",
     "policy",
     "explain",
+    "alarms",
     "render",
     "rows",
     "settings",
