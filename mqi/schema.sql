@@ -61,7 +61,7 @@ CREATE TABLE cases (
 -- The steps and `status` ask only for what is open or recent, whatever the number of finished cases.
 CREATE INDEX cases_by_status ON cases (status, status_updated_at);
 CREATE INDEX cases_open ON cases (case_id) WHERE status NOT IN ('completed', 'skipped');
-CREATE INDEX cases_to_release ON cases (case_id) WHERE host <> '' AND released_at IS NULL AND status IN ('completed', 'failed');
+CREATE INDEX cases_to_release ON cases (host) WHERE released_at IS NULL AND purged_at IS NULL AND host_serial > 0;
 CREATE INDEX cases_to_purge ON cases (released_at) WHERE purged_at IS NULL AND released_at IS NOT NULL;
 -- Results lie below this name, and Windows does not tell 'A' from 'a'.
 CREATE INDEX cases_by_results ON cases (room, results_name COLLATE NOCASE);

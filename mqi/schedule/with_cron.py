@@ -37,7 +37,8 @@ class Cron:
         file = f"{folder}/{cron.FILE_NAME}" if folder else cron.FILE_NAME
         program = shlex.join(self._crontab())
         ours = shlex.quote(cron.own_lines(place.config))
-        return [f"({program} -l 2>/dev/null | grep -vE {ours}; cat {shlex.quote(file)}) | {program} -"]
+        # -a and C: a byte that is no character makes no line of the crontab disappear.
+        return [f"({program} -l 2>/dev/null | LC_ALL=C grep -avE {ours}; cat {shlex.quote(file)}) | {program} -"]
 
     def held(self) -> list[Held]:
         found: list[Held] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shlex
 import time
@@ -22,6 +23,11 @@ def user_folder() -> Path:
     """Where the units of the user who runs this lie."""
     base = os.environ.get("XDG_CONFIG_HOME", "")
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".config") / "systemd" / "user"
+
+
+def lingers() -> bool:
+    """The user's units run also while the user is not logged in (loginctl enable-linger)."""
+    return (Path("/var/lib/systemd/linger") / getpass.getuser()).exists()
 
 
 class Systemd:
@@ -144,6 +150,10 @@ class Systemd:
         if state.needs_reload:
             trouble.append(
                 f"systemd has not read the files anew: {shlex.join(self._systemctl('daemon-reload'))}"
+            )
+        if not self._system and not lingers():
+            remarks.append(
+                "it runs only while you are logged in: sudo loginctl enable-linger $USER changes that"
             )
         if state.drop_ins:
             remarks.append(f"changed by {', '.join(state.drop_ins)}")

@@ -297,11 +297,17 @@ def iso(site: Site, moment: float | None) -> str | None:
 
 
 def _release(site: Site, host: str, report: StepReport) -> None:
-    """Tell the host which runs are safely here. Repeated until it has heard it."""
+    """Tell the host which runs it need not keep; repeated until it has heard it.
+
+    Those are the runs whose results are safely here, at once, and those that were cancelled, skipped or
+    failed without results when nobody has retried them for as long as runs are kept.
+    """
+    abandoned_before = site.now() - site.settings.retention.host_runs_s
     cases = site.store.select(
-        "host = ? AND released_at IS NULL AND status IN ('completed', 'failed') AND host <> '' "
-        "AND results_path <> ''",
-        (host,),
+        "host = ? AND released_at IS NULL AND purged_at IS NULL AND host_serial > 0 AND "
+        "(status IN ('completed', 'failed') AND results_path <> '' AND completed_at IS NOT NULL OR "
+        "status IN ('cancelled', 'skipped', 'failed') AND status_updated_at <= ?)",
+        (host, abandoned_before),
     )
     if not cases or site.resting(host):
         return
@@ -311,9 +317,11 @@ def _release(site: Site, host: str, report: StepReport) -> None:
         site.met(error)
         return
     for case, reply in zip(cases, answer.replies, strict=True):
-        if reply.get("ok"):
+        if reply.get("ok") or reply.get("code") == "unknown_run":
             try:
                 site.store.update(case, released_at=site.now())
             except StaleCase:
                 continue
             report.add("released")
+        else:
+            log.warning("%s is not released yet: %s", case.run_key, reply.get("message"))

@@ -23,7 +23,8 @@ def due_cases(site: Site) -> list[Case]:
     """Released runs whose time on the host is over."""
     before = site.now() - site.settings.retention.host_runs_s
     return site.store.select(
-        "purged_at IS NULL AND released_at IS NOT NULL AND released_at <= ? AND status IN ('completed', 'failed')",
+        "purged_at IS NULL AND released_at IS NOT NULL AND (released_at <= ? OR status IN ('cancelled', 'skipped')) "
+        "AND status IN ('completed', 'failed', 'cancelled', 'skipped')",
         (before,),
         "released_at",
     )

@@ -8,14 +8,13 @@ and finally the claim, a folder that only one process can rename into place.
 from __future__ import annotations
 
 import os
-import random
 import time
 from contextlib import ExitStack
 from typing import Any, Dict, Optional, Tuple
 
 from agent import names
 from agent.feed import feed_after_run
-from agent.files import fsync_folder, remove_tree, retried, write_json
+from agent.files import fsync_folder, remove_tree, retried, unique, write_json
 from agent.gpus import GpuProblem, NoGpu, take_gpu
 from agent.locks import Lock
 from agent.perform import Failure, perform
@@ -106,7 +105,7 @@ def _take_gpu(work: Work, settings: Settings, job: Dict[str, Any]) -> Optional[T
 
 def _claim(paths: JobPaths, info: Dict[str, Any]) -> bool:
     """True for exactly one caller, ever; durable before it returns."""
-    prepared = paths.folder / ("claim.%08x~" % random.getrandbits(32))
+    prepared = paths.folder / ("claim.%s~" % unique())
     prepared.mkdir()
     write_json(prepared / "info.json", info)
     try:

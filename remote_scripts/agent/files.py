@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import random
 import shutil
 import stat
 import sys
@@ -70,8 +69,13 @@ def _fsync(path: Path) -> None:
         os.close(fd)
 
 
+def unique() -> str:
+    """A word that no other process uses. (The module `random` is slow to import.)"""
+    return os.urandom(8).hex()
+
+
 def temporary_beside(path: Path) -> Path:
-    return path.with_name(".%s.%d.%08x~" % (path.name, os.getpid(), random.getrandbits(32)))
+    return path.with_name(".%s.%s~" % (path.name, unique()))
 
 
 def write_bytes(path: Path, data: bytes) -> None:

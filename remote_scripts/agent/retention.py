@@ -6,12 +6,11 @@ A receipt stays for ever: digest, exits and digests of outputs. It answers late 
 from __future__ import annotations
 
 import os
-import random
 import time
 from pathlib import Path
 from typing import Any, Dict, List
 
-from agent.files import fsync_folder, read_json_object, remove, remove_tree, write_json
+from agent.files import fsync_folder, read_json_object, remove, remove_tree, unique, write_json
 from agent.plans import StoredPlan, load
 from agent.problems import Refused
 from agent.report import can_move
@@ -99,7 +98,7 @@ def _remove_run(work: Work, run: RunPaths) -> None:
     remove(run.pin)
     if run.folder.exists():
         # Gone under its name in one moment: a purge that is killed leaves no half of a run.
-        grave = work.runs / (".purged.%s.%08x" % (run.key, random.getrandbits(32)))
+        grave = work.runs / (".purged.%s.%s" % (run.key, unique()))
         os.replace(str(run.folder), str(grave))
         fsync_folder(work.runs)
         remove_tree(grave)

@@ -184,6 +184,23 @@ def test_cancel_ends_what_runs_and_says_so_until_the_host_confirms(site: Install
     assert "prepare-a2" not in {key.split(".", 1)[1] for key in site.ledger()}, "what was good is reused"
 
 
+def test_a_cancelled_run_does_not_stay_on_the_host_for_ever(site: Installation) -> None:
+    site.behave(b2={"sleep": 60}, b3={"sleep": 60})
+    site.sample()
+    run_key = site.cycle_until("running")["run_key"]
+    site.run("cancel", "1")
+    site.cycle_until("cancelled", limit_s=30)
+    config = site.root / "mqi.yaml"
+    config.write_text(config.read_text(encoding="utf-8") + "retention: {host_runs: 0s}\n", encoding="utf-8")
+    site.run("cycle")
+    site.run("cycle")
+    assert not (site.root / "work" / "runs" / run_key).exists()
+    site.behave()
+    site.run("retry", "1")
+    site.cycle_until("completed")
+    assert max(Counter(site.ledger()).values()) == 1
+
+
 def test_cancel_then_retry_before_the_host_has_heard_of_either(site: Installation) -> None:
     site.behave(b2={"sleep": 60}, b3={"sleep": 60})
     site.sample()

@@ -243,6 +243,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     put(tmp_path, "good/RP.dcm")
     units = list_units(watch_at(tmp_path)).units
     assert len({unit.path for unit in units}) == 3
+    assert [unit.path.partition("~")[0] for unit in units] == [r"P\udcfe", r"P\udcff", "good"]
     for unit in units:
         unit.path.encode("utf-8")
         assert unit.problem is not None and "not valid text" in unit.problem

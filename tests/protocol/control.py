@@ -73,6 +73,8 @@ def requests(control: Control) -> Iterator[tuple[Request, Control, bool]]:
     for number, step in enumerate(control.steps):
         if step is not None and step.answer is None and not step.under_way:
             yield step.request, _with(control, number, step._replace(under_way=True)), True
+    if control.amnesia and control.row is not None and control.row.status in SETTLED:
+        return  # no request outlives its database by a whole case
     for request in dict.fromkeys(control.late):
         rest = list(control.late)
         rest.remove(request)
