@@ -13,6 +13,7 @@ from mqi.alarms import alarms
 from mqi.case import State
 from mqi.commands.invocation import Invocation, complete_case, find_case, invocation
 from mqi.errors import NeedsOperator, UsageProblem
+from mqi.job import JobState
 from mqi.render import (
     case_json,
     clock,
@@ -214,6 +215,9 @@ def _one(invoked: Invocation, store: Store, case: Case) -> tuple[str, dict[str, 
     parts = [text]
     if jobs:
         parts.append(jobs_table(jobs, now, zone))
+    failed = [job for job in jobs if job.state in (JobState.FAILED, JobState.LOST)]
+    if failed:
+        parts.append(facts([(f"log of {job.title()}", job.log_path) for job in failed]))
     parts.append(history_table(events, now, zone))
     value = {
         "generated_at": iso(now, zone),

@@ -59,7 +59,7 @@ def _waiting_columns(
     reason = judgement.reason
     if judgement.next_look_s is not None:
         # Without the seconds: the row would change at every scan, and the screen shows next_look_at.
-        reason = "complete and not yet still for long enough"
+        reason = "all there; must stay unchanged for the quiet time"
     columns: dict[str, Any] = {
         "snapshot": snapshot,
         "reason": reason,

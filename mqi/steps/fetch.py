@@ -6,6 +6,7 @@ import datetime
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,11 @@ def _keep_logs(part: Path, jobs: Sequence[Job], logs: Mapping[str, str]) -> None
         raise DiskProblem(f"the results folder cannot be written: {error.strerror or error}") from error
 
 
+def _with_logs_at_home(jobs: Sequence[Job], final: Path) -> list[Job]:
+    paths = {job: final / LOGS / log_name(job) for job in jobs}
+    return [replace(job, log_path=str(path)) for job, path in paths.items() if path.is_file()]
+
+
 def log_name(job: Job) -> str:
     """The name of a job's log among the results; without the run key, which the folder has."""
     return job.job_key.split(".", 1)[1] + ".log"
@@ -200,10 +206,11 @@ def _check_room(site: Site, part: Path, size: int) -> None:
 def _complete(
     site: Site, case: Case, jobs: Sequence[Job], final: Path, notes: str, report: StepReport
 ) -> None:
+    site.store.put_jobs(_with_logs_at_home(jobs, final))
     good = all(job.state is JobState.DONE for job in jobs)
     columns: dict[str, Any] = {"results_path": str(final), "completed_at": site.now()}
     if good:
-        site.store.record(case, Event.PUBLISH, notes, progress=100.0, **columns)
+        site.store.record(case, Event.PUBLISH, "its verified results are here", progress=100.0, **columns)
         report.add("completed", f"case {case.case_id}: completed, {final}")
         log.info("completed")
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mqi.case import Event, State
@@ -130,7 +131,9 @@ def _observe(site: Site, case: Case, runs: Mapping[str, Any], report: StepReport
         return
     before = site.store.jobs(case.case_id)
     reported = run.get("jobs") or {}
-    after = [observe(job, reported.get(job.job_key)) for job in before]
+    after = [
+        _with_log(site, case, observe(job, reported.get(job.job_key)), reported.get(job.job_key)) for job in before
+    ]
     with site.store.together():
         changed = [new for new, old in zip(after, before, strict=True) if new != old]
         site.store.put_jobs(changed)
@@ -142,6 +145,14 @@ def _observe(site: Site, case: Case, runs: Mapping[str, Any], report: StepReport
             report.add("started", f"case {case.case_id}: started")
         if case.plan_serial == case.host_serial:
             _conclude(site, case, after, report)
+
+
+def _with_log(site: Site, case: Case, job: Job, told: Mapping[str, Any] | None) -> Job:
+    """The job with the place of its log on the host, once it has one."""
+    if job.log_path or told is None or job.state not in STARTED:
+        return job
+    folder = site.host_settings(case.host).work_dir
+    return replace(job, log_path=f"{case.host}:{folder}/runs/{case.run_key}/jobs/{job.job_key}/log.txt")
 
 
 def _columns_from_jobs(site: Site, case: Case, jobs: Sequence[Job]) -> Case:

@@ -112,6 +112,8 @@ def test_a_failed_beam_keeps_the_good_one_and_retry_redoes_only_it(site: Install
     good, bad = case["jobs"][1], case["jobs"][2]
     assert (good["state"], bad["state"], bad["exit_code"]) == ("done", "failed", 3)
     first = Path(case["results_path"])
+    assert "simulating 3" in Path(bad["log"]).read_text(encoding="utf-8")
+    assert bad["log"] in site.run("status", "1").stdout
     assert (first / "simulate" / "beam_2" / "dose.txt").is_file()
     assert not (first / "simulate" / "beam_3").exists()
     assert json.loads((first / "provenance.json").read_text(encoding="utf-8"))["complete"] is False

@@ -32,7 +32,7 @@ def test_a_folder_that_was_never_seen_is_inserted_with_its_reason() -> None:
     assert decision.look is Look.INSERT
     assert decision.columns["snapshot"] == SEEN
     assert decision.columns["snapshot_at"] == NOW
-    assert "still" in str(decision.columns["reason"])
+    assert "unchanged" in str(decision.columns["reason"])
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def wants_silence(control: Control) -> bool:
         return False
     if not control.amnesia:
         return True
-    return control.backup is None and row.host_serial > 0
+    return control.backup is None and row.host_serial > 0 and (row.published or row.status == CANCELLED)
 
 
 def is_rest(control: Control) -> bool:
