@@ -96,7 +96,7 @@ def _parents(path: str) -> Iterable[str]:
 
 
 def _key(path: str) -> str:
-    # Upper case first: it merges what NTFS merges (dotless i) and case folding keeps apart.
+    # Upper case first: file systems compare by it, and it merges more (dotless i) than case folding does.
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).upper().casefold())
 
 

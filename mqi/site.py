@@ -21,6 +21,7 @@ from mqi.errors import (
 )
 from mqi.host.base import Answer, Host
 from mqi.policy import backoff_s, resource_rows
+from mqi.rows import Case
 from mqi.settings import HostSettings, Settings
 from mqi.store import Store
 
@@ -74,6 +75,12 @@ class Site:
             self.progress(what, done, total)
 
         return note
+
+    def later(self, case: Case) -> dict[str, Any]:
+        """Columns that postpone a case: the more tries failed, the longer."""
+        timing = self.settings.timing
+        wait_s = backoff_s(case.attempts + 1, timing.backoff_first_s, timing.backoff_max_s)
+        return {"attempts": case.attempts + 1, "next_try_at": self.now() + wait_s}
 
     # --- errors --------------------------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ class CommandsOnDemand(TyperGroup):
         """The names, in the order of the help."""
         return list(MODULE_OF)
 
-    def get_command(self, ctx: typer.Context, cmd_name: str):  # type: ignore[no-untyped-def, override]  # noqa: ANN201
+    def get_command(self, ctx: typer.Context, cmd_name: str):  # type: ignore[no-untyped-def, override]
         """The command called `cmd_name`, or None."""
         if cmd_name not in self.commands and cmd_name in MODULE_OF:
             part = typer.Typer()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from mqi.errors import AuthenticationProblem, DiskProblem, HostRefused, MqiError
 from mqi.host.base import RemoteFile
 from mqi.job import Job, JobState, good_of_all
 from mqi.logs import correlation
-from mqi.policy import backoff_s
+from mqi.render import iso
 from mqi.results import (
     Output,
     holds,
@@ -147,7 +146,7 @@ def _download(site: Site, case: Case, layout: Mapping[str, Output], part: Path, 
     if outcome.failed:
         _file, why = outcome.failed[0]
         reason = f"{len(outcome.failed)} of {len(files)} files could not be fetched: {why}; tried again"
-        site.store.update(case, reason=reason, **_later(site, case))
+        site.store.update(case, reason=reason, **site.later(case))
         site.met(TemporaryProblem(f"case {case.case_id}: {reason}"))
         report.add("postponed")
         return False
@@ -178,12 +177,6 @@ def _with_logs_at_home(jobs: Sequence[Job], final: Path) -> list[Job]:
 def log_name(job: Job) -> str:
     """The name of a job's log among the results; without the run key, which the folder has."""
     return job.job_key.split(".", 1)[1] + ".log"
-
-
-def _later(site: Site, case: Case) -> dict[str, Any]:
-    timing = site.settings.timing
-    wait_s = backoff_s(case.attempts + 1, timing.backoff_first_s, timing.backoff_max_s)
-    return {"attempts": case.attempts + 1, "next_try_at": site.now() + wait_s}
 
 
 def _check_room(site: Site, part: Path, size: int) -> None:
@@ -268,9 +261,9 @@ def _provenance(
         notes=_notes(jobs),
         complete=all(job.state is JobState.DONE for job in jobs),
         times={
-            "first_seen_at": iso(site, case.first_seen_at),
-            "submitted_at": iso(site, case.submitted_at),
-            "started_at": iso(site, case.started_at),
+            "first_seen_at": iso(case.first_seen_at, site.settings.timezone),
+            "submitted_at": iso(case.submitted_at, site.settings.timezone),
+            "started_at": iso(case.started_at, site.settings.timezone),
         },
     )
 
@@ -291,16 +284,9 @@ def _job_facts(site: Site, job: Job, planned: Mapping[str, Any], told: Mapping[s
         "files": planned.get("files"),
         "gpu": job.gpu,
         "versions": exit_.get("versions"),
-        "started_at": iso(site, job.started_at),
-        "ended_at": iso(site, job.ended_at),
+        "started_at": iso(job.started_at, site.settings.timezone),
+        "ended_at": iso(job.ended_at, site.settings.timezone),
     }
-
-
-def iso(site: Site, moment: float | None) -> str | None:
-    """ISO 8601 with offset, in the configured zone."""
-    if moment is None:
-        return None
-    return datetime.datetime.fromtimestamp(moment, site.settings.timezone).isoformat(timespec="seconds")
 
 
 def _release(site: Site, host: str, report: StepReport) -> None:

@@ -24,7 +24,7 @@ from mqi.host.base import Blob
 from mqi.logs import correlation
 from mqi.manifest import Manifest
 from mqi.planning import jobs_of_plan, jobs_of_receipt
-from mqi.policy import HostView, backoff_s, choose_submissions
+from mqi.policy import HostView, choose_submissions
 from mqi.results import find_published
 from mqi.rows import Case, dumps
 from mqi.site import Site
@@ -88,7 +88,7 @@ def _begin_what_fits(site: Site, report: StepReport) -> None:
                 continue  # an operator or another run was first; the next run reads it again
             except MqiError as error:
                 site.met(error)
-                site.store.update(case, reason=str(error), hint=error.hint, **_postponed(site, case))
+                site.store.update(case, reason=str(error), hint=error.hint, **site.later(case))
 
 
 def _say_why(site: Site, case: Case, reason: str) -> None:
@@ -113,12 +113,6 @@ def _host_views(site: Site) -> list[HostView]:
         busy = len(site.store.cases(*ON_HOST[:3], host=host.name))
         views.append(HostView(host.name, max(0, host.max_cases - busy), obstacle))
     return views
-
-
-def _postponed(site: Site, case: Case) -> dict[str, Any]:
-    timing = site.settings.timing
-    wait_s = backoff_s(case.attempts + 1, timing.backoff_first_s, timing.backoff_max_s)
-    return {"attempts": case.attempts + 1, "next_try_at": site.now() + wait_s}
 
 
 # --- delivery ------------------------------------------------------------------------------------------
@@ -353,7 +347,7 @@ def _refused(site: Site, case: Case, refusal: HostRefused, report: StepReport) -
 
 def _postpone(site: Site, case: Case, reason: str, hint: str) -> None:
     try:
-        site.store.update(case, reason=reason, hint=hint, **_postponed(site, case))
+        site.store.update(case, reason=reason, hint=hint, **site.later(case))
     except StaleCase:
         log.info("changed by somebody else meanwhile")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from pathlib import Path
 
@@ -48,6 +49,26 @@ def test_cancel_ends_everything_and_starts_nothing(bench: Bench, stubborn: str) 
     assert bench.run("two-a1") == 0
     assert bench.begun("two-a1") == 0
     assert bench.exit("zero-a1")["kind"] == "ok"
+
+
+def test_cancel_in_the_moment_of_the_claim(bench: Bench) -> None:
+    """The tombstone comes after the wrapper looked for it and before it claims: it looks again."""
+    with bench.no_runner():
+        bench.submit(bench.plan(bench.traced("one-a1")))
+        tombstone = bench.job("one-a1") / "tombstone.json"
+        script = (
+            "import runpy, sys\n"
+            "def hook(event, arguments):\n"
+            "    if event == 'os.rename' and str(arguments[1]).endswith('claim'):\n"
+            f"        open({str(tombstone)!r}, 'w').write('{{}}')\n"
+            "sys.addaudithook(hook)\n"
+            "sys.argv = sys.argv[1:]\n"
+            "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        )
+        argv = bench.agent("run", f"{RUN}.one-a1")
+        assert subprocess.run([*argv[:3], "-c", script, *argv[3:]], timeout=30, check=False).returncode == 1
+    assert bench.exit("one-a1")["kind"] == "cancelled"
+    assert bench.begun("one-a1") == 0
 
 
 def test_cancel_before_any_plan(bench: Bench) -> None:

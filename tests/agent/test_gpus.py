@@ -62,10 +62,11 @@ def test_each_job_has_a_gpu_of_its_own(bench: Bench, monkeypatch: pytest.MonkeyP
 
 def test_an_orphan_keeps_its_gpu(bench: Bench) -> None:
     gpu_host(bench, ("GPU-cccc",))
-    bench.submit(bench.plan(bench.traced("one-a1", seconds=1.2, gpu=True), bench.traced("two-a1", gpu=True)))
+    bench.submit(bench.plan(bench.gated("one-a1", gpu=True), bench.gated("two-a1", gpu=True)))
     wait_for(bench.order, "the first job to begin")
     first = bench.order()[0]
     bench.kill_wrapper(first)
+    bench.open_gate()
     second = {"one-a1": "two-a1", "two-a1": "one-a1"}[first]
     bench.exit(second)
     assert bench.most_at_once() == 1

@@ -61,13 +61,14 @@ def test_a_new_priority_reorders_what_has_not_started(make_bench: Callable[..., 
 
 def test_hold_withdraws_and_release_feeds_again(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(slots=1)
-    jobs = [bench.traced("one-a1", seconds=0.8), bench.traced("two-a1"), bench.traced("three-a1", "one-a1")]
+    jobs = [bench.gated("one-a1"), bench.traced("two-a1"), bench.traced("three-a1", "one-a1")]
     bench.submit(bench.plan(*jobs))
     wait_for(lambda: bench.begun("one-a1"), "the first job to begin")
     assert bench.submit(bench.plan(*jobs, serial=2, held=True)) == "accepted"
     assert bench.states() == {"one-a1": "running", "two-a1": "held", "three-a1": "held"}
     assert tasks(bench) <= {f"{RUN}.one-a1"}
     # What has started goes on; what has not does not, not even by its task.
+    bench.open_gate()
     assert bench.exit("one-a1")["kind"] == "ok"
     assert bench.run("two-a1") == 0
     assert bench.states() == {"one-a1": "ended", "two-a1": "held", "three-a1": "held"}

@@ -32,8 +32,8 @@ from typing import Any
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 MAKING = os.O_CREAT | os.O_TRUNC
-# Who waits for something takes and frees a lock any number of times.
-LOCKS_TOLD = 2
+# Of what happens any number of times (a lock that is waited for) or to many files alike, the first few are told.
+TOLD = (("lock ", 2), ("unlock ", 2), *((f"{word} work/scripts/", 2) for word in ("open", "opened", "fsync")))
 # What is random or a matter of the day in a path.
 VARIABLE = (
     (re.compile(r"\b[0-9a-f]{64}\b"), "SHA256"),
@@ -41,9 +41,11 @@ VARIABLE = (
     (re.compile(r"(?<=\.)[0-9a-f]{8,16}(?=~|$)|(?<=SCRIPTS\.)[0-9a-f]{8}(?=~)"), "X"),
     (re.compile(r"\.\d+\.X~"), ".X~"),
     (re.compile(r"\b[0-9a-f]{12}\b"), "RUN"),
+    (re.compile(r"^work/scripts/\.SCRIPTS\.X~/.*\.\w+$"), "work/scripts/.SCRIPTS.X~/FILE"),
 )
 NOT_TOLD = re.compile(r"^logs(/|$)|__pycache__|\.pyc|runner\.log$")
 EVENT_WORD = re.compile(r"INSERT INTO events .*?VALUES \([^,]*,\s*[^,]*,\s*'([^']+)'", re.DOTALL)
+TABLE_WORD = re.compile(r"\s*(?:INSERT (?:OR \w+ )?INTO|UPDATE|DELETE FROM|CREATE TABLE) (\w+)")
 
 
 class Instrument:
@@ -55,9 +57,9 @@ class Instrument:
         self.desk = os.environ["CRASH_DESK"]
         at_role, _, self._wanted = os.environ.get("CRASH_AT", "").partition("|")
         self._at_role = at_role
-        self._open, self._fsync = builtins.open, os.fsync
         self._requests = 0
-        self._committing = ""
+        # What the transaction is about: an event of a case, else the first table that it writes.
+        self._event = self._table = ""
         self._begin()
 
     def _begin(self) -> None:
@@ -88,7 +90,7 @@ class Instrument:
             return
         with self._lock, self._quietly():
             count = self._crossed[name] = self._crossed.get(name, 0) + 1
-            if name.startswith(("lock ", "unlock ")) and count > LOCKS_TOLD:
+            if any(count > most and name.startswith(begin) for begin, most in TOLD):
                 return
             boundary = f"{name} #{count}"
             if self._trace >= 0:
@@ -162,7 +164,9 @@ class Instrument:
 
     def _makes(self, path: Any, _mode: int, folder_fd: int) -> str:
         place = self.place(path, folder_fd)
-        return f"mkdir {place}" if place and not self._there(path, folder_fd) else ""
+        # pathlib tries the deepest folder first: no effect while the one above it is missing.
+        above = self._there(os.path.dirname(os.fsdecode(path)) or ".", folder_fd)
+        return f"mkdir {place}" if place and above and not self._there(path, folder_fd) else ""
 
     def _removes(self, path: Any, folder_fd: int) -> str:
         place = self.place(path, folder_fd)
@@ -198,20 +202,18 @@ class Instrument:
     def _signals_group(self, _pid: int, _number: int) -> str:
         return "kill a group"
 
-    def _connects(self, connection: Any) -> str:
-        connection.set_trace_callback(self._executes)
-        return ""
-
     def _executes(self, statement: str) -> None:
         words = statement.lstrip()[:40].upper()
         if words.startswith("BEGIN"):
-            self._committing = ""
+            self._event = self._table = ""
         elif words.startswith("COMMIT"):
-            self.cross(f"commit {self._committing}".rstrip())
+            self.cross(f"commit {self._event or self._table or 'nothing'}")
         elif words.startswith("PRAGMA JOURNAL_MODE ="):
             self.cross("journal mode")
-        elif not self._committing and (found := EVENT_WORD.search(statement)):
-            self._committing = found[1]
+        elif not self._event and (found := EVENT_WORD.search(statement)):
+            self._event = found[1]
+        elif not self._table and (found := TABLE_WORD.match(statement)):
+            self._table = found[1]
 
     _EVENTS: dict[str, Callable[..., str]] = {
         "open": _opens,
@@ -226,7 +228,6 @@ class Instrument:
         "os.killpg": _signals_group,
         "fcntl.flock": _flocks,
         "subprocess.Popen": _starts,
-        "sqlite3.connect/handle": _connects,
     }
 
     @staticmethod
@@ -275,7 +276,21 @@ class Instrument:
 
         builtins.open = io.open = opens  # type: ignore[assignment]
         os.open, os.fsync = fd_opens, fsync  # type: ignore[assignment]
+        os.supports_dir_fd.add(os.open)
         subprocess.Popen.__init__ = start  # type: ignore[method-assign,assignment]
+
+    def wrap_sql(self) -> None:
+        """For mqi: connections tell what they commit. (An audit hook gets them before they are usable.)"""
+        import sqlite3
+
+        real_connect = sqlite3.connect
+
+        def connect(*arguments: Any, **named: Any) -> Any:
+            connection = real_connect(*arguments, **named)
+            connection.set_trace_callback(self._executes)
+            return connection
+
+        sqlite3.connect = connect  # type: ignore[assignment]
 
     def _made(self, path: Any) -> None:
         if getattr(self._inside, "now", False):

@@ -49,6 +49,7 @@ def mqi(words: list[str]) -> None:
     defaults.update(lost_listings=LOST_LISTINGS, lost_after_s=LOST_AFTER_S)
     instrument = boundaries.Instrument(os.environ["CRASH_STEP"])
     instrument.wrap()
+    instrument.wrap_sql()
     sys.addaudithook(instrument.audit)
     sys.argv = ["mqi", *words]
     runpy.run_module("mqi", run_name="__main__", alter_sys=True)

@@ -64,7 +64,7 @@ def test_a_work_directory_that_cannot_be_made(bench: Bench) -> None:
 
 
 def test_scripts_can_be_replaced_while_jobs_run(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.submit(bench.plan(bench.traced("one-a1", seconds=1.0), bench.traced("two-a1", "one-a1")))
+    bench.submit(bench.plan(bench.gated("one-a1"), bench.traced("two-a1", "one-a1")))
     newer = tmp_path / "newer"
     shutil.copytree(remote_scripts(), newer, ignore=shutil.ignore_patterns("__pycache__"))
     (newer / "extra.py").write_text("# another version\n")
@@ -72,5 +72,6 @@ def test_scripts_can_be_replaced_while_jobs_run(bench: Bench, tmp_path: Path, mo
     bench.host = bench.new_host()
     assert set(bench.states().values()) <= {"running", "queued", "waiting"}
     assert len(list((bench.work / "scripts").iterdir())) == 2
+    bench.open_gate()
     assert bench.exit("two-a1")["kind"] == "ok"
     assert bench.begun("one-a1") == bench.begun("two-a1") == 1

@@ -276,12 +276,28 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, cache: Cache) -> N
         thread.join()
 
 
+def test_a_change_between_the_looks_is_noticed(tmp_path: Path, cache: Cache) -> None:
+    """The cache is asked after the first look: there the file changes, to other bytes of the same number."""
+    path = tmp_path / "a"
+    path.write_bytes(b"before")
+    with pytest.raises(FilesChanged):
+        hash_files(
+            tmp_path, listed(tmp_path, "a"), lambda *key: path.write_bytes(b"after!") and None, cache.add
+        )
+    assert cache.put == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="NTFS would really take the space")
 def test_a_file_that_never_ends_is_not_read_for_ever(tmp_path: Path, cache: Cache) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"x")
-    files = [replace(listed(tmp_path, "a")[0], size=0)]
+
+    def grow(*key: object) -> None:
+        with path.open("ab") as stream:
+            stream.truncate(2**40)  # sparse, but it would take an hour to read
+
     with pytest.raises(FilesChanged):
-        hash_files(tmp_path, files, cache.get, cache.add)
+        hash_files(tmp_path, listed(tmp_path, "a"), grow, cache.add)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")

@@ -178,6 +178,7 @@ UNIQUE = [
     ("folders that differ in case hold the same name", ["A/x", "a/x"], {"A/x": "A/x", "a/x": "a/x~"}),
     ("a file where a folder is", ["out", "OUT/x"], {"out": "out~", "OUT/x": "OUT/x"}),
     ("absolute and relative", ["/a", "a"], {"a": "a", "/a": "a~"}),
+    ("dotless i", ["I", "ı"], {"I": "I", "ı": "ı~"}),
     ("sharp s", ["straße", "strasse"], {"strasse": "strasse", "straße": "straße~"}),
 ]
 

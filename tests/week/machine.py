@@ -1,11 +1,16 @@
-"""The rules of a week: everything that people, programs and disks do to an installation."""
+"""The rules of a week: everything that people, programs and disks do to an installation.
+
+After every rule some cycles follow, so that whatever happened meets mqi in the middle of its work.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from tests.week.book import STEPS
 from tests.week.folders import SEEDS
@@ -20,7 +25,9 @@ seeds = st.sampled_from(SEEDS)
 hosts = st.sampled_from(["one", "two"])
 picks = st.integers(0, 5)
 looks = st.integers(0, 60)
-gaps = st.sampled_from([5.0, 61.0, 61.0, 200.0, 900.0])
+steps = st.sampled_from(["", "scan", "submit", "sync", "fetch"])
+# The seconds before each of the cycles that follow a rule.
+after = st.lists(st.sampled_from([61.0, 61.0, 5.0, 200.0, 900.0]), max_size=4)
 endings = st.one_of(
     st.just(Ending()),
     st.builds(
@@ -30,12 +37,31 @@ endings = st.one_of(
         st.sampled_from([1.0, 60.0, 400.0]),
     ),
 )
-wishes = st.one_of(
+words = st.one_of(
     st.tuples(st.just("retry"), st.tuples(st.none() | st.sampled_from(STEPS), st.booleans())),
     st.tuples(st.sampled_from(["cancel", "hold", "release", "skip"]), st.none()),
     st.tuples(st.just("priority"), st.integers(-2, 2)),
 )
-steps = st.sampled_from(["", "", "scan", "submit", "sync", "fetch"])
+
+
+def happens(**strategies: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A rule after which cycles follow."""
+
+    def decorate(act: Callable[..., None]) -> Callable[..., None]:
+        def then(self: Week, after: Sequence[float], **arguments: Any) -> None:
+            self.whole = False
+            act(self, **arguments)
+            self.promises.hold()
+            for gap in after:
+                self.world.clock.move(gap)
+                self.world.cycle()
+                self.promises.hold()
+            self.whole = True
+
+        then.__name__ = act.__name__
+        return rule(after=after, **strategies)(then)
+
+    return decorate
 
 
 class Week(RuleBasedStateMachine):
@@ -43,95 +69,91 @@ class Week(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        logging.getLogger("mqi").setLevel(logging.CRITICAL)
         self.world = World()
         self.promises = Promises(self.world)
+        # False once something is broken: then there is no use in waiting for peace.
+        self.whole = True
 
     def teardown(self) -> None:
         try:
-            peace(self.world, self.promises)
+            if self.whole:
+                peace(self.world, self.promises)
         finally:
             self.world.close()
-
-    # --- time and the program -------------------------------------------------------------------------------
 
     @initialize(name=names, seed=seeds)
     def first_case(self, name: str, seed: int) -> None:
         self.world.folders.arrive(name, seed)
+        self.promises.hold()
 
-    @rule(gap=gaps, count=st.integers(1, 4))
-    def cycles(self, gap: float, count: int) -> None:
-        for _number in range(count):
-            self.world.clock.move(gap)
-            self.world.cycle()
+    # --- time and processes ---------------------------------------------------------------------------------
 
-    @rule(gap=gaps, count=st.integers(1, 6))
-    def more_cycles(self, gap: float, count: int) -> None:
-        self.cycles(gap, count)
-
-    @rule(step=steps, gap=gaps)
-    def one_step(self, step: str, gap: float) -> None:
-        self.world.clock.move(gap)
+    @happens(step=steps)
+    def one_step(self, step: str) -> None:
         self.world.cycle(step)
 
-    @rule(step=steps, looks=looks)
+    @happens(step=steps, looks=looks)
     def killed(self, step: str, looks: int) -> None:
+        """A process that is killed at some look at the clock."""
         self.world.clock.kill_after(looks)
         self.world.cycle(step)
         self.world.clock.let_live()
 
-    @rule(days=st.sampled_from([0.1, 1.1]))
+    @happens(step=steps, host=hosts, when=st.sampled_from(["before", "after"]))
+    def another_process(self, step: str, host: str, when: str) -> None:
+        """Started while a step waits for a host."""
+        self._meanwhile(host, when, lambda: self.world.cycle(step))
+
+    @happens(days=st.sampled_from([0.1, 1.1]))
     def a_long_time(self, days: float) -> None:
         self.world.clock.move(days * 86400.0)
 
     # --- folders ------------------------------------------------------------------------------------------------
 
-    @rule(name=names, seed=seeds, note=st.sampled_from(["", "a", "b"]), keep_times=st.booleans())
+    @happens(name=names, seed=seeds, note=st.sampled_from(["", "a", "b"]), keep_times=st.booleans())
     def arrive(self, name: str, seed: int, note: str, keep_times: bool) -> None:
         self.world.folders.arrive(name, seed, note, keep_times)
 
-    @rule(name=names, seed=seeds, part=st.sampled_from([".part", ".tmp", ""]))
-    def copy(self, name: str, seed: int, part: str) -> None:
-        self.world.folders.copy(name, seed, part)
+    @happens(name=names, seed=seeds, part=st.sampled_from([".part", ".tmp", ""]), how_far=st.integers(0, 3))
+    def copy(self, name: str, seed: int, part: str, how_far: int) -> None:
+        """A copy begins, or the one under way goes on."""
+        if how_far == 3 or not self.world.folders.go_on(name, seed, how_far):
+            self.world.folders.copy(name, seed, part)
 
-    @rule(name=names, seed=seeds, how_far=st.integers(0, 2))
-    def copy_goes_on(self, name: str, seed: int, how_far: int) -> None:
-        self.world.folders.go_on(name, seed, how_far)
-
-    @rule(name=names, file=st.sampled_from(["late.csv", "late.csv", "second.dcm"]), text=st.sampled_from("xyz"))
+    @happens(name=names, file=st.sampled_from(["late.csv", "late.csv", "second.dcm"]), text=st.sampled_from("xyz"))
     def late_file(self, name: str, file: str, text: str) -> None:
         if name in self.world.folders.names():
             self.world.folders.write(name, file, text.encode())
 
-    @rule(name=names, how=st.sampled_from(["touch", "touch", "empty", "vanish"]))
+    @happens(name=names, how=st.sampled_from(["touch", "empty", "vanish", "disk"]))
     def disturb(self, name: str, how: str) -> None:
         folders = self.world.folders
-        {"touch": folders.touch, "empty": folders.empty, "vanish": folders.vanish}[how](name)
+        if how == "disk":
+            (folders.disconnect if folders.connected() else folders.connect)()
+        else:
+            {"touch": folders.touch, "empty": folders.empty, "vanish": folders.vanish}[how](name)
 
-    @rule()
-    def watch_folder_goes_or_comes(self) -> None:
-        folders = self.world.folders
-        (folders.disconnect if folders.connected() else folders.connect)()
-
-    # --- operators ----------------------------------------------------------------------------------------------
-
-    @rule(wish=wishes, pick=picks)
-    def operator(self, wish: tuple[str, object], pick: int) -> None:
-        self.world.operator(wish[0], pick, wish[1])
-
-    @rule(wish=wishes, pick=picks, host=hosts, when=st.sampled_from(["before", "after"]))
-    def operator_meanwhile(self, wish: tuple[str, object], pick: int, host: str, when: str) -> None:
-        """Said while a step waits for a host."""
-        self._meanwhile(host, when, lambda: self.world.operator(wish[0], pick, wish[1]))
-
-    @rule(step=steps, host=hosts, when=st.sampled_from(["before", "after"]))
-    def another_process(self, step: str, host: str, when: str) -> None:
-        """Started while a step waits for a host."""
-        self._meanwhile(host, when, lambda: self.world.cycle(step))
-
-    @rule(name=names, seed=seeds, host=hosts)
+    @happens(name=names, seed=seeds, host=hosts)
     def folder_changes_meanwhile(self, name: str, seed: int, host: str) -> None:
         """While a step waits for a host."""
         self._meanwhile(host, "before", lambda: self.world.folders.arrive(name, seed))
+
+    # --- operators ----------------------------------------------------------------------------------------------
+
+    @happens(word=words, pick=picks)
+    def operator(self, word: tuple[str, object], pick: int) -> None:
+        self.world.operator(word[0], pick, word[1])
+
+    @happens(word=words, pick=picks)
+    def operator_again(self, word: tuple[str, object], pick: int) -> None:
+        """Another rule, so that operators have more to say than others."""
+        self.world.operator(word[0], pick, word[1])
+
+    @happens(word=words, pick=picks, host=hosts, when=st.sampled_from(["before", "after"]))
+    def operator_meanwhile(self, word: tuple[str, object], pick: int, host: str, when: str) -> None:
+        """Said while a step waits for a host."""
+        self._meanwhile(host, when, lambda: self.world.operator(word[0], pick, word[1]))
 
     def _meanwhile(self, host: str, when: str, act: Callable[[], object]) -> None:
         def once() -> None:
@@ -141,29 +163,30 @@ class Week(RuleBasedStateMachine):
 
     # --- hosts --------------------------------------------------------------------------------------------------
 
-    @rule(ending=endings)
-    def next_ending(self, ending: Ending) -> None:
-        self.world.endings.append(ending)
+    @happens(ending=st.lists(endings, min_size=1, max_size=3))
+    def next_endings(self, ending: list[Ending]) -> None:
+        self.world.endings.extend(ending)
 
-    @rule(host=hosts)
-    def silence(self, host: str) -> None:
-        self.world.hosts[host].silent = not self.world.hosts[host].silent
-
-    @rule(host=hosts, faults=st.lists(st.sampled_from(["", *FAULTS]), min_size=1, max_size=4))
+    @happens(host=hosts, faults=st.lists(st.sampled_from(["", *FAULTS]), min_size=1, max_size=4))
     def bad_line(self, host: str, faults: list[str]) -> None:
         self.world.hosts[host].faults.extend(faults)
 
-    @rule(host=hosts, number=picks)
+    @happens(host=hosts, number=picks)
     def late_request(self, host: str, number: int) -> None:
         late = self.world.hosts[host].late
         if late:
             self.world.hosts[host].deliver_late(number % len(late))
 
-    @rule(host=hosts, what=st.sampled_from(["kill", "reboot", "forget the queue", "queue silent", "disk"]))
+    @happens(
+        host=hosts,
+        what=st.sampled_from(["silence", "kill", "reboot", "forget the queue", "queue silent", "disk", "emptied"]),
+    )
     def trouble(self, host: str, what: str) -> None:
         there = self.world.hosts[host]
         there.live()
-        if what == "kill":
+        if what == "silence":
+            there.silent = not there.silent
+        elif what == "kill":
             there.kill(lambda job: True)
         elif what == "reboot":
             there.reboot()
@@ -171,35 +194,26 @@ class Week(RuleBasedStateMachine):
             there.work.queue.clear()
         elif what == "queue silent":
             there.work.queue_answers = not there.work.queue_answers
-        else:
+        elif what == "disk":
             there.disk_free = 2**20 if there.disk_free > 2**20 else 2**40
-
-    @rule(host=hosts)
-    def emptied(self, host: str) -> None:
-        self.world.empty(host)
+        else:
+            self.world.empty(host)
 
     # --- the control PC -----------------------------------------------------------------------------------------
 
-    @rule()
-    def back_up(self) -> None:
-        self.world.back_up()
+    @happens(what=st.sampled_from(["back up", "back up", "restore", "restore", "delete"]))
+    def database(self, what: str) -> None:
+        if what == "back up":
+            self.world.back_up()
+        elif what == "restore":
+            self.world.restore()
+        else:
+            self.world.delete_database()
 
-    @rule()
-    def restore(self) -> None:
-        self.world.restore()
-
-    @rule()
-    def delete_database(self) -> None:
-        self.world.delete_database()
-
-    @rule(script=st.sampled_from(["agent/agent.py", "simulate.py"]), version=st.sampled_from("123"))
-    def update(self, script: str, version: str) -> None:
-        self.world.update_mqi(script, version)
-
-    @rule(version=st.sampled_from("123"))
-    def edit_machine_file(self, version: str) -> None:
-        self.world.edit_machine(version)
-
-    @invariant()
-    def promises_hold(self) -> None:
-        self.promises.hold()
+    @happens(what=st.sampled_from(["agent/agent.py", "simulate.py", "machine.txt"]), version=st.sampled_from("123"))
+    def update(self, what: str, version: str) -> None:
+        """mqi or the machine file gets a new version."""
+        if what == "machine.txt":
+            self.world.edit_machine(version)
+        else:
+            self.world.update_mqi(what, version)
