@@ -52,7 +52,7 @@ def options(
             "--config",
             envvar="MQI_CONFIG_PATH",
             show_envvar=True,
-            help="The configuration; else config/mqi.yaml below this folder, else the one in your user's config folder.",
+            help="The configuration; else config/mqi.yaml below this folder, else the one in your config folder.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")] = False,

@@ -13,7 +13,7 @@
     ├── ConfigurationProblem     78   configuration, or a corrupt or newer database
     │   └── DatabaseProblem
     ├── HostRefused              78   the host answered, and the answer is no; about one case, it is that case's
-    └── IntakeProblem                 the folder is not a case that can be computed: that case's error, not the command's
+    └── IntakeProblem                 the folder is not a case that can be computed: that case's error likewise
 
 Every message is one sentence for the screen; `hint` says what the operator can do. Codes 40 and 75 to
 78 mean nothing to Windows, which attaches its own text to other numbers (facts: windows-and-schedulers).

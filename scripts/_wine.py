@@ -68,28 +68,29 @@ class Wine:
     def run(self, argv: Sequence[str], limit_s: float, cwd: Path = ROOT) -> int:
         """Runs a Windows program and passes on what it prints; its exit code, 124 after `limit_s` seconds.
 
-        Python for Windows wants no terminal of Linux: its stdin is empty here and its stdout a file. A pipe
-        would stay open for as long as Wine's services live, which inherit it.
+        Under Wine, Python wants /dev/null as stdin and a pipe as stdout. The pipe's other end is not read to
+        its end, which comes when Wine's services have gone, but until the program has ended.
         """
-        output = self.drive_c.parent / f"output.{os.getpid()}"
         give_up = time.monotonic() + limit_s
-        with output.open("wb") as sink, output.open("rb") as source:
-            output.unlink()
-            process = subprocess.Popen(
-                ["wine", *argv], cwd=cwd, env=self.environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink
-            )  # fmt: skip
-            try:
-                while process.poll() is None and time.monotonic() < give_up:
-                    time.sleep(0.1)
-                    _pass_on(source.read())
-                _pass_on(source.read())
-                if process.poll() is None:
-                    print(f"\nstopped: it took more than {limit_s:.0f} s", flush=True)
-                    return 124
-                return process.returncode
-            finally:
-                process.kill()
-                process.wait()
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        process = subprocess.Popen(
+            ["wine", *argv], cwd=cwd, env=self.environment, stdin=subprocess.DEVNULL, stdout=writing, stderr=writing
+        )  # fmt: skip
+        os.close(writing)
+        try:
+            while process.poll() is None and time.monotonic() < give_up:
+                time.sleep(0.05)
+                _pass_on(reading)
+            _pass_on(reading)
+            if process.poll() is None:
+                print(f"\nstopped: it took more than {limit_s:.0f} s", flush=True)
+                return 124
+            return process.returncode
+        finally:
+            process.kill()
+            process.wait()
+            os.close(reading)
 
     def python(self, arguments: Sequence[str], limit_s: float) -> int:
         """`run` for the Python in the prefix."""
@@ -105,8 +106,13 @@ class Wine:
         subprocess.run(["wineserver", "-k"], env=self.environment, check=False)
 
 
-def _pass_on(data: bytes) -> None:
-    sys.stdout.buffer.write(data.replace(b"\r\n", b"\n"))
+def _pass_on(reading: int) -> None:
+    """Prints what is in the pipe now."""
+    try:
+        while data := os.read(reading, 1 << 16):
+            sys.stdout.buffer.write(data.replace(b"\r\n", b"\n"))
+    except BlockingIOError:
+        pass  # all of it
     sys.stdout.buffer.flush()
 
 

@@ -26,7 +26,7 @@ def scan(
         bool,
         typer.Option(
             "--baseline",
-            help="The first day: mark everything that is present as skipped, so that years of old folders do not start.",
+            help="The first day: mark everything present as skipped, so that years of old folders do not start.",
         ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --baseline: do not ask.")] = False,

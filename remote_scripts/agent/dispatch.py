@@ -190,6 +190,7 @@ def _answer(work: Work, request: Dict[str, Any], source: BinaryIO) -> Tuple[byte
     with Lock(work.lock) as lock:
         _take(lock)
         host = _host(work, request["installation"])
+        retention.sweep(work)
         if calls and calls[0].get("verb") == "put":
             lock.release()
             replies[0] = _put(work, calls[0], source)

@@ -35,8 +35,38 @@ def release(work: Work, settings: Settings, listing: Listing, run_key: str) -> D
         if can_move(run, stored, settings, listing):
             raise Refused("not_ended", "a job of this run runs or may still start")
         write_json(run.released, {"at": time.time(), "serial": stored.serial})
+    _sweep_run(run)
     write_receipt(work, run, stored)
     return {"released": True}
+
+
+def sweep(work: Work) -> None:
+    """Removes what writers left that were killed before their rename. Everything in these folders is
+    written under the agent's lock, so whoever holds it knows that no writer lives."""
+    folders = [work.root, work.pins, work.receipts]
+    folders += list((work.queue / "local").glob("*/tasks"))
+    for folder in folders:
+        _remove_temporaries(folder)
+
+
+def _sweep_run(run: RunPaths) -> None:
+    """The same for a run of which nothing runs; what its steps wrote below out/ is not ours to judge."""
+    _remove_temporaries(run.folder)
+    for key in run.job_keys():
+        _remove_temporaries(run.job(key).folder)
+
+
+def _remove_temporaries(folder: Path) -> None:
+    try:
+        names = [name for name in os.listdir(str(folder)) if name.endswith("~")]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            remove_tree(path)
+        else:
+            remove(path)
 
 
 def write_receipt(work: Work, run: RunPaths, stored: StoredPlan) -> None:

@@ -244,3 +244,20 @@ def test_foreign_leftovers_do_not_keep_locks(bench: Bench) -> None:
     bench.submit(bench.plan(bench.shell("one-a1", f"setsid sleep 60 & echo $! >{bench.folder}/pids")))
     assert bench.exit("one-a1")["kind"] == "ok"
     wait_for(lambda: not any(map(is_alive, pids(bench.folder / "pids"))), "the leftover to die")
+
+
+def test_what_killed_writers_left_is_swept(bench: Bench) -> None:
+    bench.submit(bench.plan(bench.shell("one-a1", "echo x >keep~")))
+    bench.exit("one-a1")
+    job = bench.job("one-a1")
+    (job / "claim.0123abcd~").mkdir()
+    (job / "claim.0123abcd~" / "info.json").write_text("{}")
+    left = [job / "claim.0123abcd~", job / ".outputs.json.0123abcd~", bench.work / ".seq.0123abcd~", bench.work / "pins" / ".x~"]
+    (bench.work / "pins").mkdir(exist_ok=True)
+    for path in left[1:]:
+        path.write_text("half")
+    bench.ask({"verb": "report", "runs": [RUN]})
+    assert [path.exists() for path in left] == [True, True, False, False], "a run's own files go when it is released"
+    bench.ask({"verb": "release", "run_key": RUN})
+    assert not any(path.exists() for path in left)
+    assert (job / "out" / "keep~").exists(), "what a step wrote is not ours to judge"
