@@ -6,7 +6,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +31,8 @@ def ensure(extra: str) -> Path:
     if python.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         return python
     if not python.is_file():
+        import venv  # the Python of the Windows tests has none, and needs none
+
         print("making .venv …", flush=True)
         try:
             venv.create(VENV, with_pip=True)

@@ -20,9 +20,13 @@ LIMIT_S = 300.0
 
 
 def main() -> int:
-    """Make the case, run `mqi cycle` until it is done, show what came of it."""
+    """The demo with the checkout's virtual environment."""
     python = ensure("steps")
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "demo-output").resolve()
+    return run(python, Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "demo-output").resolve())
+
+
+def run(python: Path, folder: Path) -> int:
+    """Make the case, run `mqi cycle` until it is done, show what came of it."""
     if folder.exists():
         if not (folder / "mqi.yaml").is_file():
             print(f"{folder} exists and is not an earlier demo; name another folder")

@@ -138,7 +138,7 @@ class TaskScheduler:
         states = []
         for command in COMMANDS:
             done = programs.run(tasks.definition(command))
-            if done.code == 0:
+            if done.code == 0 and "<Task" in done.text:
                 states.append(tasks.TaskState(command, done.text))
         return states
 

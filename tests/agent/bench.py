@@ -220,7 +220,7 @@ class Bench:
 
     def run(self, name: str, *options: str, run: str = RUN) -> int:
         """`run JOBKEY` to its end; its exit code."""
-        return subprocess.run(self.agent("run", f"{run}.{name}", *options), timeout=30, check=False).returncode
+        return subprocess.run([*self.agent("run", f"{run}.{name}"), *options], timeout=30, check=False).returncode
 
     @contextlib.contextmanager
     def no_runner(self, group: str = "cpu") -> Iterator[None]:

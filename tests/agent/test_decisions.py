@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -284,3 +285,26 @@ def test_nvidia_smi_with_holes() -> None:
             "processes": 0,
         }
     ]
+
+
+def test_a_job_that_ends_while_we_look_is_ended(tmp_path: Path) -> None:
+    """The exit file appears after we looked for it and before we look at the lock: it is looked for again."""
+    from agent.survey import examine
+    from agent.work import JobPaths
+
+    paths = JobPaths(tmp_path, f"{RUN}.one-a1")
+    paths.claim.mkdir()
+    paths.claim_info.write_text('{"boot_id": "b1", "wrapper": {"pid": 1, "start": "1"}}')
+    paths.lock.touch()
+    active = True
+
+    def end_now(event: str, _: tuple[Any, ...]) -> None:
+        nonlocal active
+        if active and event == "fcntl.flock":
+            active = False
+            paths.exit.write_text('{"kind": "ok"}')
+
+    sys.addaudithook(end_now)
+    seen = examine(paths, {}, "b1")
+    assert not active
+    assert judge(seen, held=False) == Standing("ended")

@@ -11,7 +11,7 @@ are the same in every run; the number of a boundary in a process that polls woul
 What to do comes by environment, which agents, runners and jobs inherit:
 
     CRASH_ROOT      the installation's folder
-    CRASH_DESK      a folder outside it for traces, recorded requests, and the note of what was killed
+    CRASH_DESK      a folder outside it: traces, recorded requests, a note of what was killed, a lock of the living
     CRASH_AT        `role|boundary`: SIGKILL there, once. A role that ends with * means all that begin so
     CRASH_STEP      the mqi command that is running
     CRASH_REQUEST   the how manieth request of that command
@@ -20,6 +20,7 @@ What to do comes by environment, which agents, runners and jobs inherit:
 from __future__ import annotations
 
 import builtins
+import fcntl
 import io
 import os
 import re
@@ -58,6 +59,9 @@ class Instrument:
         at_role, _, self._wanted = os.environ.get("CRASH_AT", "").partition("|")
         self._at_role = at_role
         self._requests = 0
+        # Held for as long as we live, whatever becomes of us: how the test sees that nobody works any more.
+        self._alive = os.open(f"{self.desk}/alive", os.O_RDONLY)
+        fcntl.flock(self._alive, fcntl.LOCK_SH)
         # What the transaction is about: an event of a case, else the first table that it writes.
         self._event = self._table = ""
         self._begin()

@@ -98,8 +98,7 @@ def carry_out(lab: Lab, case: Case) -> Outcome:
     lab.put_back(case.phase.stage)
     lab.mqi(case.phase.command, at=f"{case.role}|{case.boundary}")
     if case.role != case.phase.command:
-        while not lab.killed() and lab.processes():
-            pass
+        lab.wait_killed()
     reached = lab.killed() == f"{case.role}|{case.boundary}"
     lab.forget_kill()
     FAULTS[case.fault](lab)

@@ -109,7 +109,8 @@ def _left_over(lab: Lab) -> Iterator[str]:
 
 def _of_a_dead_attempt(path: Path) -> bool:
     """What a job that was killed had written so far stays for whoever looks for the cause, as it is."""
-    return path.name == "out.part" and _lost(path.parent)
+    exit_ = _read(path.parent / "exit.json")
+    return path.name == "out.part" and (_lost(path.parent) if exit_ is None else exit_["kind"] != "ok")
 
 
 def _nameless(path: str) -> str:

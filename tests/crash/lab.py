@@ -108,6 +108,7 @@ class Lab:
         write_sample(self.root / "cases" / "P1", seed=1, layers=2)
         for name in ("trace", "requests"):
             (self.desk / name).mkdir(parents=True)
+        (self.desk / "alive").touch()
 
     def close(self) -> None:
         """End what still runs, and leave nothing behind."""
@@ -163,11 +164,20 @@ class Lab:
     def wait_quiet(self) -> bool:
         """Until nothing works in the installation any more; False when that takes too long."""
         give_up = time.monotonic() + QUIET_S
-        while self.processes():
+        while self._somebody_lives() or self.processes():
             if time.monotonic() > give_up:
                 return False
-            time.sleep(0.02)
+            time.sleep(0.01)
         return True
+
+    def _somebody_lives(self) -> bool:
+        """Quicker than looking through all processes, but blind to commands and to what is just starting."""
+        with (self.desk / "alive").open("rb") as alive:
+            try:
+                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def stop_everything(self) -> None:
         """SIGKILL to whatever works in the installation, by process id."""
@@ -222,6 +232,13 @@ class Lab:
         """`role|boundary` of the process that was killed, or ''."""
         path = self.desk / "killed"
         return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    def wait_killed(self) -> None:
+        """Until a process was killed, or nothing works any more that could be."""
+        give_up = time.monotonic() + QUIET_S
+        while not self.killed() and (self._somebody_lives() or self.processes()):
+            assert time.monotonic() < give_up, "neither killed nor over"
+            time.sleep(0.002)
 
     def forget_kill(self) -> None:
         """Let another process be killed."""

@@ -11,6 +11,7 @@ takes. It answers {"code"}: the child's exit code, negative for a signal.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
@@ -67,6 +68,7 @@ def serve() -> None:
     import mqi.steps.cycle
     import pydicom  # noqa: F401
 
+    gc.freeze()  # else each child would walk through, and so copy, all that is imported here
     for line in sys.stdin.buffer:
         order = json.loads(line)
         child = os.fork()

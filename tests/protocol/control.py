@@ -73,8 +73,6 @@ def requests(control: Control) -> Iterator[tuple[Request, Control, bool]]:
     for number, step in enumerate(control.steps):
         if step is not None and step.answer is None and not step.under_way:
             yield step.request, _with(control, number, step._replace(under_way=True)), True
-    if control.amnesia and control.row is not None and control.row.status in SETTLED:
-        return  # no request outlives its database by a whole case
     for request in dict.fromkeys(control.late):
         rest = list(control.late)
         rest.remove(request)
@@ -128,11 +126,9 @@ def _fresh(row: Row, step: Step) -> bool:
 def _submit(control: Control, settings: Settings, row: Row) -> Iterator[Move]:
     step, begin = control.steps[_SUBMIT], settings.guards.begin
     if step is None and row.status == NEW and not row.held:
-        begun = _begun(row, settings, control.scripts)
-        if begin:
-            yield Move(("submit begins", begun.serial), "", control._replace(row=begun))
-        else:
-            yield Move(("submit begins without a word", begun.serial), "", _asks(control, _SUBMIT, begun, "have"))
+        # Reading and hashing the inputs takes its time; the host has no part in it.
+        hashing = Step(row, Request("submit", "begin", None, row.serial), Answer(""))
+        yield Move(("submit hashes",), "", _with(control, _SUBMIT, hashing))
     elif step is None and row.status == SUBMITTING and not row.cancel:
         if row.plan is not None and row.plan.scripts != control.scripts and row.host_serial < row.serial:
             again = _begun(row, settings, control.scripts)
@@ -143,6 +139,14 @@ def _submit(control: Control, settings: Settings, row: Row) -> Iterator[Move]:
         unwritten = not begin and row.status == NEW and row.serial == step.row.serial - 1
         if not unwritten and not _fresh(row, step):
             yield Move(("submit finds the row changed",), "", _with(control, _SUBMIT, None))
+        elif step.request.verb == "begin":
+            frozen = row if settings.guards.hold_seen else step.row
+            begun = _begun(frozen, settings, control.scripts)._replace(held=row.held)
+            if begin:
+                yield Move(("submit begins", begun.serial), "", _with(control, _SUBMIT, None, begun))
+            else:
+                asking = _asks(control, _SUBMIT, begun, "have")
+                yield Move(("submit begins without a record", begun.serial), "", asking)
         elif step.request.verb == "have":
             yield _offered(control, settings, step, step.answer)
         else:
@@ -176,7 +180,8 @@ def _adopted(control: Control, settings: Settings, row: Row, answer: Answer) -> 
     if plan is not None and row.plan is not None:
         if plan.serial < row.serial:
             return None
-        if plan.serial > row.serial or plan.attempts != row.plan.attempts:
+        other = plan != row.plan if guards.adopt_wishes else plan.attempts != row.plan.attempts
+        if plan.serial > row.serial or other:
             jobs = tuple((attempt, PLANNED) for attempt in plan.attempts)
             row = row._replace(plan=plan, serial=plan.serial, jobs=jobs)
             if guards.adopt_wishes:
@@ -267,7 +272,7 @@ def _wish_answered(row: Row, settings: Settings, answer: Answer) -> Row:
 def _observed(control: Control, settings: Settings, row: Row, answer: Answer) -> Move:
     if row.status not in WITH_THE_HOST or row.plan is None:
         return Move(("sync finds the row changed",), "", control)
-    if not answer.known:
+    if not answer.known or (answer.known == "receipt" and settings.guards.hear_purged):
         if row.status != SUBMITTING and row.host_serial:
             control = control._replace(row=row._replace(status=FAILED, purged=True))
         return Move(("sync hears of no run",), "", control)

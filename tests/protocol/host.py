@@ -185,7 +185,8 @@ def _agent(host: Host, settings: Settings, agent: Agent) -> Iterator[Move]:
     others = list(host.agents)
     others.remove(agent)
     gone = host._replace(agents=tuple(others))
-    after, next_, label = gone, agent, "looks"
+    after, label = gone, "looks"
+    next_: Agent | None
     if agent.at == "unrelease":
         after, next_, label = gone._replace(released=0), agent._replace(at="look"), "forgets the release"
     elif agent.at == "look":
@@ -193,20 +194,24 @@ def _agent(host: Host, settings: Settings, agent: Agent) -> Iterator[Move]:
     elif agent.at == "judge":
         label = "judges"
         next_, after = _judge(gone, settings, agent)
-    else:
+    elif agent.at == "bring":
         (label, key), *todo = agent.todo
         after, next_ = _bring(gone, label, key), agent._replace(todo=tuple(todo))
-    if next_.at != "bring" or next_.todo:
-        yield Move((f"the agent {label}",), "", after._replace(agents=(*others, next_)))
-    elif agent.request is None:
-        yield Move((f"the agent {label}", "and ends"), "", after)
     else:
-        answer = agent.answer
-        if agent.request.verb == "sync":
-            known = "plan" if after.stored else "receipt" if after.receipt else ""
-            serial = after.stored.serial if after.stored else 0
-            answer = answer._replace(known=known, serial=serial, states=_report(after, settings))
-        yield Move((f"the agent {label}", "and answers"), "", after, agent.request.who, answer)
+        answer = agent.answer._replace(states=_report(gone, settings, agent.seen))
+        yield Move(("the agent answers",), "", gone, "sync", answer)
+        next_ = None
+    if next_ is not None and next_.at == "bring" and not next_.todo:
+        if agent.request is None:
+            yield Move((f"the agent {label}", "and ends"), "", after)
+            next_ = None
+        elif agent.request.verb == "plan":
+            yield Move((f"the agent {label}", "and answers"), "", after, agent.request.who, agent.answer)
+            next_ = None
+        else:
+            next_ = _look_again(after, next_)
+    if next_ is not None:
+        yield Move((f"the agent {label}",), "", after._replace(agents=(*others, next_)))
     who = agent.request.who if agent.request else ""
     yield Move(("the agent is killed before it", agent.at), "kills", gone, who, None)
 
@@ -297,20 +302,25 @@ def _bring(host: Host, what: str, key: Key) -> Host:
 # --- what the host tells ---------------------------------------------------------------------------------
 
 
-def _state(host: Host, settings: Settings, key: Key) -> str:
-    file = host.file(key)
+def _state(host: Host, settings: Settings, key: Key, exit_: str, claim: bool) -> str:
     listed = key in host.queue or any(run.key == key and run.known for run in host.runs)
-    state = judge(host, settings, key, file.exit, file.claim, listed)
-    if settings.guards.one_attempt and not file.claim and _earlier_lives(host, key):
+    state = judge(host, settings, key, exit_, claim, listed)
+    if settings.guards.one_attempt and not claim and _earlier_lives(host, key):
         return RUNS
     return state
 
 
-def _report(host: Host, settings: Settings) -> tuple[tuple[Key, str], ...]:
-    if host.stored is None:
-        return ()
-    keys = {*host.stored.keys(), *(key for key, _file in host.files)}
-    return tuple((key, _state(host, settings, key)) for key in sorted(keys))
+def _look_again(host: Host, agent: Agent) -> Agent:
+    """The first half of a report: of every job its exit file and its claim."""
+    known = "plan" if host.stored else "receipt" if host.receipt else ""
+    keys = {*host.stored.keys(), *(key for key, _file in host.files)} if host.stored else ()
+    seen = tuple((key, host.file(key).exit, host.file(key).claim) for key in sorted(keys))
+    answer = agent.answer._replace(known=known, serial=host.stored.serial if host.stored else 0)
+    return agent._replace(at="tell", answer=answer, seen=seen)
+
+
+def _report(host: Host, settings: Settings, seen: tuple[tuple[Key, str, bool], ...]) -> tuple[tuple[Key, str], ...]:
+    return tuple((key, _state(host, settings, key, exit_, claim)) for key, exit_, claim in seen)
 
 
 def can_move(host: Host, settings: Settings) -> bool:
@@ -318,10 +328,14 @@ def can_move(host: Host, settings: Settings) -> bool:
     plan, hopeless = host.stored, False
     if plan is None:
         return False
-    if any(_state(host, settings, key) == RUNS for key in host.dropped):
+
+    def state(key: Key) -> str:
+        return _state(host, settings, key, host.file(key).exit, host.file(key).claim)
+
+    if any(state(key) == RUNS for key in host.dropped):
         return True
     for key in plan.keys():
-        if _state(host, settings, key) in _OVER:
+        if state(key) in _OVER:
             hopeless = host.file(key).exit != "ok"
         elif not hopeless:
             return True

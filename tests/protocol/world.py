@@ -124,7 +124,7 @@ class Run(NamedTuple):
 class Agent(NamedTuple):
     """A process that serves a request, or feeds after a run (`request` None): what it has in memory."""
 
-    at: str  # unrelease, look, judge, bring
+    at: str  # unrelease, look, judge, bring, tell
     request: Request | None
     answer: Answer
     listed: tuple[Key, ...] = ()
@@ -219,8 +219,10 @@ class Guards(NamedTuple):
     keep_refused: bool = True  # a refused plan does not end a case whose earlier plan the host still holds
     receipt_serial: bool = True  # a receipt's serial and attempts are taken over
     see_serial: bool = True  # a report of a newer plan than the row's makes sync ask for that plan
+    hold_seen: bool = True  # a hold that was given while inputs were hashed is in the plan
     steady_no: bool = True  # a plan that was refused is refused for ever, and so are those before it
     hear_no: bool = True  # a next attempt that the host refuses is an end
+    hear_purged: bool = True  # a run of which only the receipt is left has been forgotten
     plan_names_jobs: bool = True  # the plan says which attempts count, not the highest number
     retry_first: bool = True  # results of an earlier run do not answer a retry
     retry_ends: bool = True  # a retry that waits for a cancel ends with it, too late or not
