@@ -104,6 +104,11 @@ class IntakeProblem(MqiError):
     """The folder does not hold a case that can be computed; somebody has to correct the folder."""
 
 
+def is_of_a_case(error: MqiError) -> bool:
+    """True for what is wrong with one case: it shows in `status`, and the command itself has done its work."""
+    return isinstance(error, IntakeProblem) or (isinstance(error, HostRefused) and error.code == "refused")
+
+
 # When several things went wrong in one command, the one that most needs a person decides.
 PRECEDENCE = (78, 77, 76, 75)
 

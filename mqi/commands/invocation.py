@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mqi.errors import MqiError, UsageProblem, exit_code_of
+from mqi.errors import MqiError, UsageProblem, exit_code_of, is_of_a_case
 
 if TYPE_CHECKING:
     from mqi.rows import Case
@@ -111,13 +111,6 @@ class Invocation:
         code = exit_code_of(error for error in site.errors if not is_of_a_case(error))
         if code:
             raise typer.Exit(code)
-
-
-def is_of_a_case(error: MqiError) -> bool:
-    """True for what is wrong with one case: it shows in `status`, and the command itself has done its work."""
-    from mqi.errors import HostRefused, IntakeProblem
-
-    return isinstance(error, IntakeProblem) or (isinstance(error, HostRefused) and error.code == "refused")
 
 
 def invocation(context: typer.Context) -> Invocation:

@@ -51,25 +51,30 @@ def run(
     """Run a program to its end. Raises SchedulerProblem when it is not there or does not end."""
     # What programs such as crontab say is then in English on every computer.
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
-    try:
-        done = subprocess.run(
-            [_program(argv[0]), *argv[1:]],
-            input=stdin,
-            capture_output=True,
-            timeout=timeout_s,
-            check=False,
-            cwd=cwd,
-            env=environment,
-            creationflags=_no_window(),
-        )
-    except subprocess.TimeoutExpired:
-        raise SchedulerProblem(
-            f"{argv[0]} did not answer within {timeout_s:.0f} s",
-            "try again; look whether the scheduler's service runs",
-        ) from None
-    except (OSError, ValueError) as error:
-        raise SchedulerProblem(f"{argv[0]} cannot be run: {_reason(error)}") from error
-    return Finished(done.returncode, done.stdout, text_of(done.stderr).strip())
+    # Files, not pipes: a service that the program starts may keep its ends of them open for ever.
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        try:
+            done = subprocess.run(
+                [_program(argv[0]), *argv[1:]],
+                input=stdin,
+                stdout=out,
+                stderr=err,
+                timeout=timeout_s,
+                check=False,
+                cwd=cwd,
+                env=environment,
+                creationflags=_no_window(),
+            )
+        except subprocess.TimeoutExpired:
+            raise SchedulerProblem(
+                f"{argv[0]} did not answer within {timeout_s:.0f} s",
+                "try again; look whether the scheduler's service runs",
+            ) from None
+        except (OSError, ValueError) as error:
+            raise SchedulerProblem(f"{argv[0]} cannot be run: {_reason(error)}") from error
+        out.seek(0)
+        err.seek(0)
+        return Finished(done.returncode, out.read(), text_of(err.read()).strip())
 
 
 def run_asking(argv: Sequence[str]) -> int:

@@ -38,7 +38,9 @@ class Cron:
         program = shlex.join(self._crontab())
         ours = shlex.quote(cron.own_lines(place.config))
         # -a and C: a byte that is no character makes no line of the crontab disappear.
-        return [f"({program} -l 2>/dev/null | LC_ALL=C grep -avE {ours}; cat {shlex.quote(file)}) | {program} -"]
+        return [
+            f"({program} -l 2>/dev/null | LC_ALL=C grep -avE {ours}; cat {shlex.quote(file)}) | {program} -"
+        ]
 
     def held(self) -> list[Held]:
         found: list[Held] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from mqi.errors import MqiError
+from mqi.errors import MqiError, is_of_a_case
 from mqi.lock import StepHeld, step_lock
 from mqi.site import Site
 from mqi.steps import StepReport
@@ -36,7 +36,7 @@ def run_step(site: Site, name: str) -> StepReport:
             except MqiError as error:
                 site.store.step_attempted(name, str(error))
                 raise
-            failed = site.errors[met:]
+            failed = [error for error in site.errors[met:] if not is_of_a_case(error)]
             site.store.step_attempted(name, str(failed[0]) if failed else None)
     except StepHeld as held:
         log.info("%s", held)

@@ -164,7 +164,7 @@ def _obstacle(
     keys = {job["job_key"] for job in plan["jobs"]}
     for job in plan["jobs"]:
         # A released run has a receipt already, but its results are still here and may be built upon.
-        if job["job_key"] in receipt.get("jobs", {}) and not run.job(job["job_key"]).exit.exists():
+        if job["job_key"] in receipt.get("jobs", {}) and not run.job(job["job_key"]).claim.exists():
             return "%s ran before the run was purged, and no job runs twice" % job["job_key"]
         if job["group"] not in settings.groups:
             return "the queue of this host has no group %s" % job["group"]
