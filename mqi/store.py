@@ -284,6 +284,10 @@ class Store:
         rows = self.database.read("SELECT * FROM events WHERE case_id = ? ORDER BY event_id", (case_id,))
         return [EventRow(**dict(row)) for row in rows]
 
+    def newest_event(self) -> int:
+        """The id of the last event; 0 without any."""
+        return int(self.database.read("SELECT ifnull(max(event_id), 0) FROM events")[0][0])
+
     def step_attempted(self, name: str, error: str | None) -> None:
         """Note that a step (or the look into a watch folder) was tried; `error` None means it succeeded."""
         now = self.now()

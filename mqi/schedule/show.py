@@ -19,8 +19,10 @@ Steps = Mapping[str, tuple[float | None, float | None, str]]
 def show(
     computer: Computer, settings: Settings, place: Place, steps: Steps, now: float, problem: str = ""
 ) -> Shown:
-    """Look, and change nothing. `steps`: as `Store.steps()` gives them; `now`: Unix seconds;
-    `problem`: why there are no `steps`. What cannot be asked is in the answer's `problems`. Raises ConfigurationProblem for a damaged record.
+    """Look, and change nothing.
+
+    `steps`: as `Store.steps()` gives them, `problem`: why there are none; `now`: Unix seconds. What cannot
+    be asked is in the answer's `problems`. Raises ConfigurationProblem for a damaged record.
     """
     given = read_order(record_path(settings.source))
     order = given or _default(computer, settings.timing.interval_s)

@@ -187,6 +187,11 @@ def _list(words: Iterable[str]) -> str:
 
 def _command(place: Place, command: str) -> str:
     """ExecStart: in the arguments, though not in the program, `$` starts a variable."""
+    if re.search(r"""["'\\]""", place.python):
+        raise ConfigurationProblem(
+            f"systemd runs no program whose path has quotes or a backslash in it: {place.python}",
+            "install mqi in another folder",
+        )
     rest = (part.replace("$", "$$") for part in arguments(place, command))
     return f"{_quoted(place.python)} {_list(rest)}"
 

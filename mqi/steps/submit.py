@@ -29,6 +29,7 @@ from mqi.results import find_published
 from mqi.rows import Case, dumps
 from mqi.site import Site
 from mqi.steps import StepReport
+from mqi.steps.age import note_newest_event, notice_older_database
 from mqi.steps.begin import attachments_of, begin, record_change, refreeze
 from mqi.store import StaleCase
 
@@ -40,8 +41,10 @@ def submit(site: Site) -> StepReport:
     report = StepReport("submit")
     if not site.store.cases(State.NEW, State.SUBMITTING):
         return report
+    notice_older_database(site)
     _ask_what_hosts_hold(site)
     _begin_what_fits(site, report)
+    note_newest_event(site)
     for host in site.settings.hosts:
         # A case that an operator cancels meanwhile is seen through by sync.
         submitting = site.store.cases(State.SUBMITTING, host=host.name)

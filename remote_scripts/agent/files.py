@@ -183,20 +183,13 @@ def remove(path: Path) -> None:
 
 def remove_tree(folder: Path) -> None:
     """Removes a tree, whatever modes a job gave its folders. Raises OSError when something stays."""
-
-    def again_writable(function: Callable[[str], Any], path: str, _: Any) -> None:
-        os.chmod(path, 0o700)  # Windows refuses to remove what is marked read-only
-        function(path)
-
     if not folder.exists():
         return
-    if sys.platform == "win32":
-        retried(lambda: shutil.rmtree(str(folder), onerror=again_writable))
-        return
-    for root, folders, _ in os.walk(str(folder)):
+    for root, folders, names in os.walk(str(folder)):
         os.chmod(root, 0o700)
-        for name in folders:
+        # Windows refuses to remove what is marked read-only; elsewhere only folders matter.
+        for name in folders + names if sys.platform == "win32" else folders:
             path = os.path.join(root, name)
             if not os.path.islink(path):
                 os.chmod(path, 0o700)
-    shutil.rmtree(str(folder))
+    retried(lambda: shutil.rmtree(str(folder)))

@@ -29,7 +29,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 MAKING = os.O_CREAT | os.O_TRUNC
@@ -119,7 +119,7 @@ class Instrument:
         text = os.fsdecode(path)
         if folder_fd >= 0 and not text.startswith("/"):
             text = f"{self._link(folder_fd)}/{text}"
-        text = os.path.abspath(text)
+        text = os.path.abspath(text)  # noqa: PTH100  # a link is to be named, not followed
         if not text.startswith(self.root + "/"):
             return ""
         text = text[len(self.root) + 1 :]
@@ -136,7 +136,7 @@ class Instrument:
     @staticmethod
     def _link(fd: int) -> str:
         try:
-            return os.readlink(f"/proc/self/fd/{fd}")
+            return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115  # agents start without pathlib
         except OSError:
             return ""
 
@@ -169,7 +169,7 @@ class Instrument:
     def _makes(self, path: Any, _mode: int, folder_fd: int) -> str:
         place = self.place(path, folder_fd)
         # pathlib tries the deepest folder first: no effect while the one above it is missing.
-        above = self._there(os.path.dirname(os.fsdecode(path)) or ".", folder_fd)
+        above = self._there(os.fsdecode(path).rpartition("/")[0] or ".", folder_fd)
         return f"mkdir {place}" if place and above and not self._there(path, folder_fd) else ""
 
     def _removes(self, path: Any, folder_fd: int) -> str:
@@ -219,7 +219,7 @@ class Instrument:
         elif not self._table and (found := TABLE_WORD.match(statement)):
             self._table = found[1]
 
-    _EVENTS: dict[str, Callable[..., str]] = {
+    _EVENTS: ClassVar[dict[str, Callable[..., str]]] = {
         "open": _opens,
         "os.rename": _renames,
         "os.link": _links,
@@ -278,8 +278,8 @@ class Instrument:
             if what == "request" and process.stdin is not None:
                 process.stdin = Spoken(self, process.stdin, f"request {self._requests}")
 
-        builtins.open = io.open = opens  # type: ignore[assignment]
-        os.open, os.fsync = fd_opens, fsync  # type: ignore[assignment]
+        builtins.open = io.open = opens
+        os.open, os.fsync = fd_opens, fsync
         os.supports_dir_fd.add(os.open)
         subprocess.Popen.__init__ = start  # type: ignore[method-assign,assignment]
 
@@ -294,7 +294,7 @@ class Instrument:
             connection.set_trace_callback(self._executes)
             return connection
 
-        sqlite3.connect = connect  # type: ignore[assignment]
+        sqlite3.connect = connect
 
     def _made(self, path: Any) -> None:
         if getattr(self._inside, "now", False):
@@ -324,7 +324,7 @@ class Instrument:
         def fdopen(fd: int, *rest: Any, **named: Any) -> Any:
             return Spoken(self, real_fdopen(fd, *rest, **named), "reply")
 
-        os.readv, os.fdopen = read, fdopen  # type: ignore[assignment]
+        os.readv, os.fdopen = read, fdopen
 
     def become_command(self) -> None:
         """In the child of a `run`, before it becomes the job's command."""

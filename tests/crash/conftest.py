@@ -35,7 +35,9 @@ class Crashes:
     def check(self, phase: str, role: str, chosen: list[tuple[str, str]]) -> None:
         """Carry out every (boundary, fault), and fail with all that was wrong after them."""
         outcomes = [carry_out(self._lab, Case(PHASES[phase], role, *one)) for one in chosen]
-        wrong = [f"{outcome.case}:\n    " + "\n    ".join(outcome.wrong) for outcome in outcomes if outcome.wrong]
+        wrong = [
+            f"{outcome.case}:\n    " + "\n    ".join(outcome.wrong) for outcome in outcomes if outcome.wrong
+        ]
         assert not wrong, f"{len(wrong)} of {len(outcomes)} cases:\n" + "\n".join(wrong)
         # Which of two processes comes first is a matter of luck, and a few boundaries are only in one's way.
         missed = [str(outcome.case) for outcome in outcomes if not outcome.reached]

@@ -12,6 +12,7 @@ takes. It answers {"code"}: the child's exit code, negative for a signal.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -20,6 +21,10 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 LOST_LISTINGS, LOST_AFTER_S = 2, 0.05
+WARM = (
+    "pydicom", "mqi.cli", "mqi.commands.pipeline", "mqi.commands.progress", "mqi.config", "mqi.host",
+    "mqi.intake.plan", "mqi.logs", "mqi.steps.cycle",
+)  # fmt: skip
 
 
 def agent(wrapper: str, words: list[str]) -> None:
@@ -46,6 +51,7 @@ def mqi(words: list[str]) -> None:
     from mqi.host.agent_host import AgentHost
 
     defaults = AgentHost.__init__.__kwdefaults__
+    assert defaults is not None
     assert set(defaults) == {"lost_listings", "lost_after_s"}
     defaults.update(lost_listings=LOST_LISTINGS, lost_after_s=LOST_AFTER_S)
     instrument = boundaries.Instrument(os.environ["CRASH_STEP"])
@@ -58,16 +64,8 @@ def mqi(words: list[str]) -> None:
 
 def serve() -> None:
     """Returns in each child, with what it is to do done; ends the process at the end of the input."""
-    import mqi.cli
-    import mqi.commands.pipeline
-    import mqi.commands.progress
-    import mqi.config
-    import mqi.host
-    import mqi.intake.plan
-    import mqi.logs
-    import mqi.steps.cycle
-    import pydicom  # noqa: F401
-
+    for name in WARM:
+        importlib.import_module(name)
     gc.freeze()  # else each child would walk through, and so copy, all that is imported here
     for line in sys.stdin.buffer:
         order = json.loads(line)
@@ -95,7 +93,7 @@ def _become(order: dict[str, object]) -> None:
 
 
 sys.path.insert(0, str(HERE))
-import boundaries  # noqa: E402
+import boundaries  # type: ignore[import-not-found,unused-ignore]  # noqa: E402
 
 sys.path.remove(str(HERE))
 

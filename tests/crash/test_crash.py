@@ -15,37 +15,46 @@ import pytest
 from tests.crash.cases import FAULTS
 from tests.crash.conftest import Crashes
 
-EVERY_DAY = 14  # every so many-th boundary
+EVERY_DAY = 20  # every so many-th boundary
 
-# phase, role -> patterns of the boundaries that are always tried, with the one that follows each. The first of
-# a role is tried with every fault.
+# phase, role -> what is tried every day: the boundary that follows the first one like this.
 PROCESSES: dict[tuple[str, str], tuple[str, ...]] = {
-    ("first scan", "scan"): (r"^commit seen", r"^opened mqi\.db "),
-    ("scan", "scan"): (r"^commit complete_folder",),
-    ("submit", "submit"): (r"^commit begin", r"^opened mqi\.installation", r"^rename work/scripts/", r"^commit accept"),
+    ("first scan", "scan"): (r"^open mqi\.db ", r"^commit seen"),
+    ("scan", "scan"): (r"^commit complete folder",),
+    ("submit", "submit"): (r"^open mqi\.installation", r"^rename work/scripts/", r"^commit begin", r"^commit accept"),
     ("submit", "submit/1"): (r"^rename work/host\.json",),
     ("submit", "submit/2"): (r"^rename work/pins/",),
-    ("submit", "submit/3"): (r"^rename work/store/.*#1$",),
-    ("submit", "submit/4"): (r"^rename work/runs/RUN/plan\.json", r"^rename work/queue/", r"^started runner"),
-    ("jobs", "sync"): (r"^started request 1",),
-    ("jobs", "sync/1"): (r"^started runner",),
-    ("jobs", "runner cpu"): (r"^started run ",),
+    ("submit", "submit/3"): (r"^rename work/store/",),
+    ("submit", "submit/4"): (r"^link work/runs/RUN/in", r"/plan\.json #1$", r"^rename work/queue/", r"^start runner"),
+    ("jobs", "sync"): (r"^start request",),
+    ("jobs", "sync/1"): (r"^start runner",),
+    ("jobs", "runner cpu"): (r"^start run ", r"^remove work/queue/"),
     ("jobs", "runner gpu"): (r"^started run simulate\.b2",),
-    ("jobs", "run prepare-a1"): (r"/claim #1$", r"/exit\.json #1$", r"^started the command", r"/out #1$"),
-    ("jobs", "run simulate.b2-a1"): (r"/exit\.json #1$", r"/claim #1$"),
-    ("jobs", "run simulate.b3-a1"): (r"/claim #1$",),
+    ("jobs", "run prepare-a1"): (r"claim\.X~ #1$", r"/claim #1$", r"^start the command", r"/out #1$", r"^start runner"),
+    ("jobs", "run simulate.b2-a1"): (r"/claim #1$", r"^start the command", r"/exit\.json #1$"),
+    ("jobs", "run simulate.b3-a1"): (r"/exit\.json #1$",),
     ("jobs", "command prepare-a1"): (r"^rename .*/process\.json",),
-    ("jobs", "command simulate.b2-a1"): (),
-    ("jobs", "command simulate.b3-a1"): (),
-    ("sync", "sync"): (r"^commit finish",),
-    ("sync", "sync/1"): (),
-    ("again", "sync"): (r"^commit next attempt",),
-    ("again", "sync/1"): (),
-    ("again", "sync/2"): (r"^rename work/runs/RUN/plan\.json",),
-    ("fetch", "fetch"): (r"^rename results/G1/P1/RUN-1 ", r"^commit publish", r"^rename .*/latest\.json"),
-    ("fetch", "fetch/1"): (),
+    ("jobs", "command simulate.b2-a1"): (r"^open ",),
+    ("jobs", "command simulate.b3-a1"): (r"^opened ",),
+    ("sync", "sync"): (r"^commit start",),
+    ("sync", "sync/1"): (r"^rename work/seq",),
+    ("again", "sync"): (r"^commit start",),
+    ("again", "sync/1"): (r"^unlock work/agent\.lock",),
+    ("again", "sync/2"): (r"/plan\.json #1$",),
+    ("fetch", "fetch"): (r"^open .*\.part~", r"^rename results/G1/P1/RUN-1 ", r"/latest\.json #1$", r"^commit publish"),
+    ("fetch", "fetch/1"): (r"^unlock work/agent\.lock",),
     ("fetch", "fetch/2"): (r"^reply #3",),
     ("fetch", "fetch/3"): (r"^rename work/receipts/",),
+}  # fmt: skip
+
+# The moments on which exactly-once rests: just before, and just after with every fault, every day.
+MOMENTS = {
+    "begin is committed": ("submit", "submit", r"^commit begin"),
+    "the plan is stored": ("submit", "submit/4", r"/plan\.json #1$"),
+    "a next plan is stored": ("again", "sync/2", r"/plan\.json #1$"),
+    "the job is claimed": ("jobs", "run prepare-a1", r"/claim #1$"),
+    "the exit is written": ("jobs", "run simulate.b2-a1", r"/exit\.json #1$"),
+    "the results are published": ("fetch", "fetch", r"^rename results/G1/P1/RUN-1 "),
 }
 
 
@@ -54,24 +63,28 @@ def test_every_process_is_here(crashes: Crashes) -> None:
     assert {(phase, role) for phase in phases for role in crashes.boundaries(phase)} == set(PROCESSES)
 
 
-def everyday(crossed: list[str], patterns: tuple[str, ...]) -> list[tuple[str, str]]:
-    """(boundary, fault) of the cases that are tried every day."""
-    chosen: dict[tuple[str, str], None] = {}
-    for pattern in patterns:
-        first = next((index for index, name in enumerate(crossed) if re.search(pattern, name)), None)
-        assert first is not None, f"no boundary is like {pattern} any more"
-        faults = list(FAULTS) if pattern == patterns[0] else ["nothing"]
-        chosen.update({(crossed[first], "nothing"): None})
-        chosen.update({(name, fault): None for name in crossed[first + 1 : first + 2] for fault in faults})
-    spread = crossed[EVERY_DAY // 2 :: EVERY_DAY]
-    chosen.update(dict.fromkeys(zip(spread, cycle(FAULTS), strict=False)))
-    return list(chosen)
+def position(crossed: list[str], pattern: str) -> int:
+    """Where the first boundary like `pattern` is."""
+    found = next((index for index, name in enumerate(crossed) if re.search(pattern, name)), None)
+    assert found is not None, f"no boundary is like {pattern} any more"
+    return found
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_around_the_moment_when(crashes: Crashes, moment: str) -> None:
+    phase, role, pattern = MOMENTS[moment]
+    crossed = crashes.boundaries(phase)[role]
+    before = position(crossed, pattern)
+    chosen = [(crossed[before], "nothing"), *((crossed[before + 1], fault) for fault in FAULTS)]
+    crashes.check(phase, role, chosen)
 
 
 @pytest.mark.parametrize(("phase", "role"), PROCESSES)
-def test_killed_every_day(crashes: Crashes, phase: str, role: str) -> None:
+def test_killed_here_and_there(crashes: Crashes, phase: str, role: str) -> None:
     crossed = crashes.boundaries(phase)[role]
-    crashes.check(phase, role, everyday(crossed, PROCESSES[phase, role]))
+    after = [crossed[position(crossed, pattern) + 1] for pattern in PROCESSES[phase, role]]
+    spread = zip(crossed[EVERY_DAY // 2 :: EVERY_DAY], cycle(FAULTS), strict=False)
+    crashes.check(phase, role, list(dict.fromkeys([*((name, "nothing") for name in after), *spread])))
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ class Folders:
             (self.folder(name) / stale).unlink()
         self.write(name, PLAN, plan_bytes(seed), 1e9 + seed if keep_times else None)
         if note:
-            self.write(name, NOTE, note.encode(), 1e9 if keep_times else None)
+            self.write(name, NOTE, note.encode(), 1e9 + ord(note[0]) if keep_times else None)
 
     def copy(self, name: str, seed: int, part: str) -> None:
         """A copy under way: the plan under a temporary name (`part` .part or .tmp) or cut off ("")."""

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,6 +27,7 @@ from tests.week.clock import Clock, Killed
 from tests.week.folders import Folders
 from tests.week.host import SimulatedHost
 from tests.week.jobs import Ending, Job, Json, Run
+from tests.week.known import OPEN
 
 ROOM = "G1"
 DAY = 86400.0
@@ -74,7 +75,9 @@ class WeekSite(Site):
 class World:
     """Close it: it has a temporary folder and a patch."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Collection[str] = OPEN) -> None:
+        """`known`: the bugs that are gone around."""
+        self.known = known
         base = Path("/dev/shm")
         self.root = Path(tempfile.mkdtemp(prefix="mqi-week-", dir=base if base.is_dir() else None))
         self.clock = Clock()
@@ -200,6 +203,10 @@ class World:
             return False
         self.delete_database()
         shutil.copy(self._backup, self.settings.paths.database)
+        if "W1" in self.known:
+            with contextlib.closing(sqlite3.connect(self.settings.paths.database)) as connection:
+                connection.execute("UPDATE hosts SET inventoried_at = NULL")
+                connection.commit()
         return True
 
     def delete_database(self) -> None:

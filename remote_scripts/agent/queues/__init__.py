@@ -21,7 +21,8 @@ class Task(NamedTuple):
 
 class Queue(Protocol):
     """What the agent asks of a queue; always under the agent's lock. All raise QueueProblem when the queue
-    does not answer: nothing is known then."""
+    does not answer: nothing is known then. A queue that others use too shows and touches only the tasks of
+    this work directory."""
 
     def check(self) -> None:
         """Makes sure that the queue works, has its groups, and moves: whatever starts jobs is started."""

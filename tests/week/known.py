@@ -1,0 +1,11 @@
+"""Bugs that a week has found and that are not corrected yet: what the rules leave out until they are.
+
+To correct one: correct the product, then remove its line here and its mark in test_found.py.
+"""
+
+from __future__ import annotations
+
+# Number in /work/spec/week-findings.md -> what goes wrong.
+OPEN: dict[str, str] = {
+    "W1": "a restored database does not ask the hosts again which runs they hold",
+}
