@@ -86,6 +86,11 @@ class Paths:
     # The installation id: tells this control PC from another that uses the same work directory.
     installation: Path
 
+    @property
+    def newest_event(self) -> Path:
+        """Beside the installation id: tells a restored database from the one that was used last."""
+        return self.installation.with_suffix(".events")
+
 
 @dataclass(frozen=True)
 class Logging:

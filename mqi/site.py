@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from mqi.age import notice_older_database
 from mqi.errors import (
     AuthenticationProblem,
     ConfigurationProblem,
@@ -51,6 +52,7 @@ class Site:
         self.alive: Callable[[], None] = lambda: None
         self._hosts: dict[str, Host] = {}
         self._data_deadline: float | None = None
+        notice_older_database(store, settings.paths.newest_event)
 
     def close(self) -> None:
         """Close every connection and the database."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 # As in mqi/errors.py and in the epilog of `mqi --help`; a test compares.
 MEANINGS = {
     0: "done, or nothing to do",
-    1: "a bug in mqi",
-    2: "wrong use of the command line",
+    1: "a bug",
+    2: "wrong use",
     40: "a case needs an operator",
     75: "temporary: it is tried again by itself",
     76: "a lock without progress",

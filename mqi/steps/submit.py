@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mqi.age import note_newest_event
 from mqi.case import ON_HOST, Event, State
 from mqi.errors import (
     AuthenticationProblem,
@@ -29,7 +30,6 @@ from mqi.results import find_published
 from mqi.rows import Case, dumps
 from mqi.site import Site
 from mqi.steps import StepReport
-from mqi.steps.age import note_newest_event, notice_older_database
 from mqi.steps.begin import attachments_of, begin, record_change, refreeze
 from mqi.store import StaleCase
 
@@ -41,10 +41,9 @@ def submit(site: Site) -> StepReport:
     report = StepReport("submit")
     if not site.store.cases(State.NEW, State.SUBMITTING):
         return report
-    notice_older_database(site)
     _ask_what_hosts_hold(site)
     _begin_what_fits(site, report)
-    note_newest_event(site)
+    note_newest_event(site.store, site.settings.paths.newest_event)
     for host in site.settings.hosts:
         # A case that an operator cancels meanwhile is seen through by sync.
         submitting = site.store.cases(State.SUBMITTING, host=host.name)

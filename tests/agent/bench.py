@@ -7,22 +7,30 @@ import dataclasses
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+import pytest
 
 from mqi.host.base import Blob
 from mqi.host.local import LocalHost
+from mqi.resources import remote_scripts
 from mqi.settings import Group, HostSettings, Queue
+from tests.agent.system import all_processes, is_alive, kill, wait_for
 
+# The agent's modules, as the agent imports them.
+sys.path.insert(0, str(remote_scripts()))
+from agent.locks import Lock  # noqa: E402
+
+__all__ = ["DIGEST", "PYTHON", "RUN", "Bench", "is_alive", "kill", "sha256", "wait_for"]
+
+PYTHON = (sys.executable, "-I", "-S")
 RUN = "0123456789ab"
 DIGEST = RUN + "0" * 52
 INSTALLATION = "installation-1"
-T = TypeVar("T")
 
 
 class BenchHost(LocalHost):
@@ -38,15 +46,20 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def wait_for(look: Callable[[], T], what: str, timeout_s: float = 20.0) -> T:
-    """The first true value of `look`; fails the test when there is none in time."""
-    give_up = time.monotonic() + timeout_s
-    while time.monotonic() < give_up:
-        value = look()
-        if value:
-            return value
-        time.sleep(0.03)
-    raise AssertionError(f"waited {timeout_s:g} s for {what}")
+# A job that leaves a file of its own for its beginning and one for its end: nothing to write at once.
+TRACED = """
+import os, sys, time
+trace, name, seconds, gate = sys.argv[1:]
+def note(word):
+    open(os.path.join(trace, "%020d %s %s" % (time.time_ns(), word, name)), "x").close()
+note("begin")
+time.sleep(float(seconds))
+while gate and not os.path.exists(gate):
+    time.sleep(0.05)
+note("end")
+"""
+# What the code of a job's own may use.
+COMMON = "import json, os, sys, time\nwrite = lambda path, text: open(path, 'w', newline='').write(text)\n"
 
 
 class Bench:
@@ -55,8 +68,8 @@ class Bench:
     def __init__(self, folder: Path, *, slots: int = 2, max_queued: int = 4, lost_after_s: float = 0.3) -> None:
         self.folder = folder
         self.work = folder / "work"
-        # Jobs write one line here when they begin and one when they end.
         self.trace = folder / "trace"
+        self.trace.mkdir()
         self._queue = Queue(groups=(Group("cpu", slots=slots),), max_queued=max_queued)
         self._lost_after_s = lost_after_s
         self.host = self.new_host()
@@ -124,18 +137,24 @@ class Bench:
 
     def shell(self, name: str, script: str, *needs: str, run: str = RUN, **changes: Any) -> dict[str, Any]:
         """A job `step[.b<beam>]-a<k>` whose command is a shell script."""
+        if sys.platform == "win32":
+            pytest.skip("the test's jobs are shell scripts of POSIX")
         return self.a_job(name, ["/bin/sh", "-c", script, "sh"], *needs, run=run, **changes)
 
-    def traced(self, name: str, *needs: str, seconds: float = 0.0, run: str = RUN, **changes: Any) -> dict[str, Any]:
+    def code(self, name: str, code: str = "", *needs: str, run: str = RUN, **changes: Any) -> dict[str, Any]:
+        """A job whose command is Python code, after COMMON."""
+        return self.a_job(name, [*PYTHON, "-c", COMMON + code], *needs, run=run, **changes)
+
+    def traced(
+        self, name: str, *needs: str, seconds: float = 0.0, gate: str = "", run: str = RUN, **changes: Any
+    ) -> dict[str, Any]:
         """A job that notes its beginning and end, and takes `seconds` in between."""
-        script = f"echo begin {run}.{name} >>{self.trace}; sleep {seconds}; echo end {run}.{name} >>{self.trace}"
-        return self.shell(name, script, *needs, run=run, **changes)
+        words = [self.trace.as_posix(), f"{run}.{name}", str(seconds), gate]
+        return self.a_job(name, [*PYTHON, "-c", TRACED, *words], *needs, run=run, **changes)
 
     def gated(self, name: str, *needs: str, run: str = RUN, **changes: Any) -> dict[str, Any]:
         """A traced job that goes on until `open_gate`: no test depends on how fast the machine is."""
-        wait = f"while [ ! -e {self.folder}/gate ]; do sleep 0.05; done"
-        script = f"echo begin {run}.{name} >>{self.trace}; {wait}; echo end {run}.{name} >>{self.trace}"
-        return self.shell(name, script, *needs, run=run, **changes)
+        return self.traced(name, *needs, gate=(self.folder / "gate").as_posix(), run=run, **changes)
 
     def open_gate(self) -> None:
         (self.folder / "gate").touch()
@@ -170,7 +189,7 @@ class Bench:
         return self._lines().count(f"begin {run}.{name}")
 
     def _lines(self) -> list[str]:
-        return self.trace.read_text().splitlines() if self.trace.exists() else []
+        return [path.name.split(" ", 1)[1] for path in sorted(self.trace.iterdir())]
 
     def most_at_once(self) -> int:
         """The largest number of traced jobs that ran at the same time."""
@@ -190,7 +209,7 @@ class Bench:
         return dict(json.loads(path.read_text()))
 
     def kill_wrapper(self, name: str, run: str = RUN) -> None:
-        """SIGKILL to the wrapper of a job, once its command has begun."""
+        """The sudden end of the wrapper of a job, once its command has begun."""
         wait_for(lambda: self.begun(name, run), f"{name} to begin")
         kill(self.claim(name, run)["wrapper"]["pid"])
 
@@ -204,7 +223,7 @@ class Bench:
 
     def processes(self) -> list[tuple[int, list[str]]]:
         """(pid, argv) of every process that works for this bench."""
-        return [(pid, argv) for pid, argv in all_processes() if any(f"{self.folder}/" in word for word in argv)]
+        return [(pid, argv) for pid, argv in all_processes() if any(f"{self.folder}{os.sep}" in word for word in argv)]
 
     def stop(self) -> None:
         """Ends everything that this bench started."""
@@ -216,7 +235,7 @@ class Bench:
 
     def agent(self, *arguments: str) -> list[str]:
         folder = self.work / "scripts" / self.host.deploy() / "agent"
-        return [sys.executable, "-I", "-S", str(folder), *arguments, "--work", str(self.work)]
+        return [*PYTHON, str(folder), *arguments, "--work", str(self.work)]
 
     def run(self, name: str, *options: str, run: str = RUN) -> int:
         """`run JOBKEY` to its end; its exit code."""
@@ -225,36 +244,6 @@ class Bench:
     @contextlib.contextmanager
     def no_runner(self, group: str = "cpu") -> Iterator[None]:
         """Keeps runners of `group` from starting: we hold their lock."""
-        import fcntl
-
-        path = self.work / "queue" / "local" / group / "runner.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with Lock(self.work / "queue" / "local" / group / "runner.lock") as lock:
+            assert lock.acquire(5.0)
             yield
-
-
-def all_processes() -> Iterator[tuple[int, list[str]]]:
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid():
-            try:
-                words = Path("/proc", name, "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            yield int(name), [os.fsdecode(word) for word in words]
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def kill(pid: int) -> None:
-    """SIGKILL, and waits until the process is gone."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    wait_for(lambda: not is_alive(pid), f"process {pid} to die")

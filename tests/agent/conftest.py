@@ -1,16 +1,11 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from mqi.resources import remote_scripts
 from tests.agent.bench import Bench
-
-# The agent's modules, for the tests of its pure functions.
-sys.path.insert(0, str(remote_scripts()))
 
 
 @pytest.fixture

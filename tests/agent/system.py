@@ -118,10 +118,8 @@ def kill(pid: int) -> None:
     """Ends a process without warning, and waits until it is gone."""
     try:
         os.kill(pid, _KILL)
-    except (ProcessLookupError, PermissionError):
+    except OSError:
         if is_alive(pid):
             raise
-        return
-    except OSError:  # Windows: no such process
         return
     wait_for(lambda: not is_alive(pid), f"process {pid} to die")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.agent.bench import RUN, Bench, is_alive, sha256, wait_for
+from tests.agent.bench import PYTHON, RUN, Bench, is_alive, sha256, wait_for
 
 
 def pids(path: Path) -> list[int]:
@@ -36,7 +37,7 @@ def test_time_limit_ends_everything(bench: Bench, stubborn: str) -> None:
 
 
 def test_cancel_ends_everything_and_starts_nothing(bench: Bench, stubborn: str) -> None:
-    jobs = [bench.shell("one-a1", stubborn), bench.traced("two-a1", "one-a1"), bench.shell("zero-a1", ":")]
+    jobs = [bench.shell("one-a1", stubborn), bench.traced("two-a1", "one-a1"), bench.code("zero-a1")]
     bench.submit(bench.plan(*jobs))
     bench.exit("zero-a1")
     wait_for(lambda: len(pids(bench.folder / "pids")) == 3, "the job to begin")
@@ -117,33 +118,43 @@ def test_a_newer_plan_without_a_job_ends_it(bench: Bench) -> None:
     assert bench.exit("one-a2")["kind"] == "ok"
 
 
+CRASH = "import signal; os.kill(os.getpid(), signal.SIGSEGV)"
+CRASHED = (139, "the command ended by signal 11")
+if sys.platform == "win32":
+    CRASH = "import ctypes; ctypes.windll.kernel32.ExitProcess(0xC0000005)"  # as Windows ends one that crashes
+    CRASHED = (0xC0000005, "the command crashed (Windows status 0xC0000005)")
+
+
 def test_what_a_failure_says(bench: Bench) -> None:
-    said = """printf '{"message": "the plan has\\\\nno beam 3\\\\u0007"}' >"$MQI_ERROR"; exit 4"""
+    said = """write(os.environ["MQI_ERROR"], '{"message": "the plan has\\\\nno beam 3\\\\u0007"}'); sys.exit(4)"""
     bench.submit(
         bench.plan(
-            bench.shell("told-a1", said),
-            bench.shell("silent-a1", "exit 5"),
-            bench.shell("garbage-a1", "echo '{' >$MQI_ERROR; exit 6"),
-            bench.shell("signal-a1", "kill -SEGV $$"),
+            bench.code("told-a1", said),
+            bench.code("silent-a1", "sys.exit(5)"),
+            bench.code("garbage-a1", "write(os.environ['MQI_ERROR'], '{'); sys.exit(6)"),
+            bench.code("crash-a1", CRASH),
             bench.a_job("absent-a1", ["/no/such/program"]),
         )
     )
     assert bench.exit("told-a1")["message"] == "the plan has no beam 3?"
     assert bench.exit("silent-a1")["message"] == "the command ended with code 5"
     assert bench.exit("garbage-a1")["code"] == 6
-    assert "signal 11" in bench.exit("signal-a1")["message"]
+    crash = bench.exit("crash-a1")
+    assert (crash["code"], crash["message"]) == CRASHED
     absent = bench.exit("absent-a1")
     assert (absent["kind"], absent["code"]) == ("spawn", 127)
     assert bench.report()[f"{RUN}.told-a1"]["exit"]["kind"] == "failed"
 
 
 def test_missing_outputs(bench: Bench) -> None:
-    script = "mkdir a; echo 1 >a/dose.mhd; ln -s /etc/hostname link.txt; mkdir folder.txt"
+    script = "os.mkdir('a'); write('a/dose.mhd', '1\\n'); os.mkdir('folder.txt')"
+    if sys.platform != "win32":  # links need a privilege there
+        script += "; os.symlink('/etc/hostname', 'link.txt')"
     bench.submit(
         bench.plan(
-            bench.shell("good-a1", script, outputs=["a/*.mhd", "**/dose.*"]),
-            bench.shell("wrong-a1", script, outputs=["*.mhd"]),
-            bench.shell("link-a1", script, outputs=["*.txt"]),
+            bench.code("good-a1", script, outputs=["a/*.mhd", "**/dose.*"]),
+            bench.code("wrong-a1", script, outputs=["*.mhd"]),
+            bench.code("link-a1", script, outputs=["*.txt"]),
         )
     )
     assert bench.exit("good-a1")["kind"] == "ok"
@@ -163,11 +174,13 @@ def test_missing_outputs(bench: Bench) -> None:
 def test_tampered_inputs_are_refused_and_sent_again(bench: Bench) -> None:
     digest = bench.put(b"the plan")
     inputs = [{"n": "000001", "path": "P1/plan.dcm", "size": 8, "sha256": digest}]
-    plan = bench.plan(bench.a_job("one-a1", ["/bin/cat", "{input_dir}/000001"]), inputs=inputs)
+    show = [*PYTHON, "-c", "import sys; print(open(sys.argv[1]).read())", "{input_dir}/000001"]
+    plan = bench.plan(bench.a_job("one-a1", show), inputs=inputs)
     with bench.no_runner():
         bench.submit(plan)
         place = bench.work / "runs" / RUN / "in" / "000001"
-        assert place.stat().st_mode & 0o777 == 0o400
+        if sys.platform != "win32":
+            assert place.stat().st_mode & 0o777 == 0o400
         place.chmod(0o600)
         place.write_bytes(b"the PLAN")
     bench.report()
@@ -176,21 +189,29 @@ def test_tampered_inputs_are_refused_and_sent_again(bench: Bench) -> None:
     assert "000001" in exit_["message"]
     assert "plan.dcm" not in exit_["message"]
     # The link in the store had the same bytes: it counts as missing now.
-    again = bench.plan(bench.a_job("one-a2", ["/bin/cat", "{input_dir}/000001"]), inputs=inputs, serial=2)
+    again = bench.plan(bench.a_job("one-a2", show), inputs=inputs, serial=2)
     assert bench.submit(again) == "inputs_missing"
     bench.put(b"the plan")
     assert bench.submit(again) == "accepted"
     assert bench.exit("one-a2")["kind"] == "ok"
-    assert (bench.job("one-a2") / "log.txt").read_text() == "the plan"
+    assert (bench.job("one-a2") / "log.txt").read_text() == "the plan\n"
 
 
 def test_what_a_command_gets(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_THE_LOGIN", "x")
     digest = bench.put(b"machine model")
     bench.host = bench.new_host(environment={"SITE": "a b"})
-    job = bench.shell(
+    show = """
+for name, value in sorted(os.environ.items()):
+    print("%s=%s" % (name, value))
+print("ARGS", sys.argv[1:])
+print(os.getcwd())
+for path in sys.argv[3], sys.argv[4], os.path.join(sys.argv[5], "models", "room1.csv"):
+    print(open(path).read())
+"""
+    job = bench.code(
         "one.b3-a1",
-        'env; echo ARGS "$@"; pwd; cat "$3"; cat "$4"; cat "$5/models/room 1.csv" 2>/dev/null; cat "$5/models/room1.csv"',
+        show,
         files=[{"name": "models/room1.csv", "sha256": digest, "size": 13}],
         parameters={"histories": 1000, "beam_name": "F 1"},
     )
@@ -204,22 +225,25 @@ def test_what_a_command_gets(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> N
     assert f"MQI_JOB_KEY={RUN}.one.b3-a1\n" in log
     assert "MQI_BEAM=3\n" in log
     assert "CUDA_VISIBLE_DEVICES" not in log
-    assert "ARGS 3 F 1 " in log
-    assert ' 1000 {"json": "{}"}\n' in log
-    assert f"{bench.job('one.b3-a1')}/out.part\n" in log
+    assert "ARGS ['3', 'F 1', " in log
+    assert """, '1000', '{"json": "{}"}']\n""" in log
+    assert f"{bench.job('one.b3-a1') / 'out.part'}\n" in log
     assert '"path": "Kim/pl\\u00e4n.dcm"' in log
     assert '{"beam_name": "F 1", "histories": 1000}' in log
-    assert log.endswith("machine model")
-    assert (bench.work / "runs" / RUN / "inputs.json").stat().st_mode & 0o777 == 0o600
-    assert bench.work.stat().st_mode & 0o777 == 0o700
+    assert log.endswith("machine model\n")
+    if sys.platform != "win32":
+        assert (bench.work / "runs" / RUN / "inputs.json").stat().st_mode & 0o777 == 0o600
+        assert bench.work.stat().st_mode & 0o777 == 0o700
 
 
 def test_progress_and_log(bench: Bench) -> None:
     script = (
-        """echo '{"fraction": 0.25, "message": "beam on"}' >$MQI_PROGRESS; printf 'abcd\\303\\244b'; """
-        f"while [ ! -e {bench.folder}/go ]; do sleep 0.05; done; echo '[1' >$MQI_PROGRESS"
+        """write(os.environ["MQI_PROGRESS"], '{"fraction": 0.25, "message": "beam on"}')\n"""
+        """os.write(1, b"abcd\\303\\244b")\n"""
+        f"while not os.path.exists({str(bench.folder / 'go')!r}): time.sleep(0.05)\n"
+        """write(os.environ["MQI_PROGRESS"], "[1")"""
     )
-    bench.submit(bench.plan(bench.shell("one-a1", script)))
+    bench.submit(bench.plan(bench.code("one-a1", script)))
     job = wait_for(
         lambda: next((one for one in bench.report().values() if one["progress"] and one["progress"]["message"]), None),
         "progress",
@@ -247,7 +271,7 @@ def test_foreign_leftovers_do_not_keep_locks(bench: Bench) -> None:
 
 
 def test_what_killed_writers_left_is_swept(bench: Bench) -> None:
-    bench.submit(bench.plan(bench.shell("one-a1", "echo x >keep~")))
+    bench.submit(bench.plan(bench.code("one-a1", "write('keep~', 'x')")))
     bench.exit("one-a1")
     job = bench.job("one-a1")
     (job / "claim.0123abcd~").mkdir()

@@ -3,39 +3,48 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from mqi.settings import Group, Queue
-from tests.agent.bench import RUN, Bench, wait_for
+from tests.agent.bench import PYTHON, RUN, Bench, wait_for
 
 
-def nvidia_smi(bench: Bench, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
-    folder = bench.folder / "bin"
+def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Puts a program of this name, made of Python code, before all others on the PATH."""
+    folder = folder / "bin"
     folder.mkdir()
-    program = folder / "nvidia-smi"
-    program.write_text(f"#!/bin/sh\n{body}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    (folder / "fake.py").write_text("import sys, time\n" + code)
+    command = " ".join(f'"{word}"' for word in (*PYTHON, folder / "fake.py"))
+    if sys.platform == "win32":
+        (folder / "nvidia-smi.cmd").write_text(f"@{command} %*\n")
+    else:
+        (folder / "nvidia-smi").write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        (folder / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
 
 def gpu_host(bench: Bench, gpus: str | tuple[str, ...], slots: int = 3) -> None:
     bench.host = bench.new_host(queue=Queue(groups=(Group("cpu", slots=slots, gpus=gpus),)))
 
 
-WORKING = r"""case "$1" in
---query-gpu=*) printf 'GPU-aaaa, Fake One, 8000, 100, 7, 40\nGPU-bbbb, Fake Two, 8000, 100, [N/A], 41\n';;
-*) printf 'GPU-bbbb, 4711\n';;
-esac"""
+WORKING = """
+if sys.argv[1].startswith("--query-gpu="):
+    print("GPU-aaaa, Fake One, 8000, 100, 7, 40\\nGPU-bbbb, Fake Two, 8000, 100, [N/A], 41")
+else:
+    print("GPU-bbbb, 4711")
+"""
 
 
 def test_each_job_has_a_gpu_of_its_own(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    nvidia_smi(bench, monkeypatch, WORKING)
+    nvidia_smi(bench.folder, monkeypatch, WORKING)
     gpu_host(bench, "auto")
-    show = f"echo $CUDA_VISIBLE_DEVICES; while [ ! -e {bench.folder}/go ]; do sleep 0.05; done"
-    bench.submit(bench.plan(*(bench.shell(f"step.b{beam}-a1", show, gpu=True) for beam in range(3))))
+    show = "print(os.environ['CUDA_VISIBLE_DEVICES'])\n"
+    show += f"while not os.path.exists({str(bench.folder / 'go')!r}): time.sleep(0.05)"
+    bench.submit(bench.plan(*(bench.code(f"step.b{beam}-a1", show, gpu=True) for beam in range(3))))
 
     def running() -> list[dict[str, object]]:
         return [job for job in bench.report().values() if job["state"] == "running"]
@@ -73,7 +82,7 @@ def test_an_orphan_keeps_its_gpu(bench: Bench) -> None:
 
 
 def test_no_gpu_is_said_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    nvidia_smi(bench, monkeypatch, ":")
+    nvidia_smi(bench.folder, monkeypatch, "")
     gpu_host(bench, "auto")
     bench.submit(bench.plan(bench.traced("one-a1", gpu=True), bench.traced("two-a1")))
     assert bench.exit("one-a1")["kind"] == "gpu"
@@ -82,18 +91,15 @@ def test_no_gpu_is_said_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_group_without_gpus_runs_gpu_steps_on_the_cpu(bench: Bench) -> None:
-    bench.submit(bench.plan(bench.shell("one-a1", 'echo "[$CUDA_VISIBLE_DEVICES]"', gpu=True)))
+    bench.submit(bench.plan(bench.code("one-a1", "print(os.environ.get('CUDA_VISIBLE_DEVICES'))", gpu=True)))
     assert bench.exit("one-a1")["kind"] == "ok"
-    assert (bench.job("one-a1") / "log.txt").read_text() == "[]\n"
+    assert (bench.job("one-a1") / "log.txt").read_text() == "None\n"
 
 
 def test_a_hanging_driver_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from agent import gpus
 
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\nexec sleep 20\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    nvidia_smi(tmp_path, monkeypatch, "time.sleep(20)")
     monkeypatch.setattr(gpus, "TIME_LIMIT_S", 0.3)
     started = time.monotonic()
     with pytest.raises(gpus.GpuProblem):
@@ -102,6 +108,6 @@ def test_a_hanging_driver_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_failing_driver_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    nvidia_smi(bench, monkeypatch, "exit 9")
+    nvidia_smi(bench.folder, monkeypatch, "sys.exit(9)")
     probe = bench.host.ask([]).probe
     assert (probe["gpus"], probe["gpu_problem"]) == ([], "nvidia-smi failed with code 9")

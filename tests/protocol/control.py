@@ -311,8 +311,7 @@ def _concluded(row: Row, settings: Settings, control: Control) -> tuple[Row, Con
         jobs = tuple((k + 1, PLANNED) if slot in again else (k, state) for slot, (k, state) in enumerate(row.jobs))
         plan = row.plan._replace(serial=row.serial + 1, attempts=tuple(attempt for attempt, _state in jobs))
         return row._replace(plan=plan, serial=plan.serial, jobs=jobs), control
-    ends = row.status == RUNNING or (row.status == QUEUED and settings.guards.finish_idle)
-    if ends and not _can_move(states):
+    if row.status == RUNNING and not _can_move(states):
         row = row._replace(status=FETCHING, cancel=False)
     return row, control
 

@@ -89,7 +89,7 @@ def _run(host: Host, settings: Settings, run: Run) -> Iterator[Move]:
             feeding = (*host.agents, Agent("look", None, Answer("")))
             yield Move(("run writes the exit file", key, "and feeds"), "", exited._replace(agents=feeding))
     else:
-        yield Move(("the orphan ends", key), "", host.moved(run))
+        yield Move(("the orphan ends", key), "free", host.moved(run))
     if run.at != ORPHAN:
         yield Move(("run and its command are killed", key), "kills", host.moved(run))
 
@@ -245,7 +245,7 @@ def judge(host: Host, settings: Settings, key: Key, exit_: str, claim: bool, lis
     if exit_ and guards.exit_first:
         return "ended " + exit_
     locked = claim and host.locked(key)
-    if claim and not locked and guards.second_look and guards.exit_first and file.exit:
+    if claim and not locked and guards.exit_first and file.exit:
         return "ended " + file.exit
     if not claim:
         return "stopped" if file.tombstone else WAITS
@@ -274,7 +274,8 @@ def _judge(host: Host, settings: Settings, agent: Agent) -> tuple[Agent, Host]:
     minded = [key for key, _exit, _claim in agent.seen]
     minded += host.dropped if settings.guards.mind_dropped else ()
     for run in host.runs:
-        if run.at == ORPHAN and run.key in minded and host.file(run.key).tombstone:
+        # Nobody else minds their time limit either; that it is over by now costs the search nothing.
+        if run.at == ORPHAN and run.key in minded:
             host = host.moved(run)
     listed = agent.listed if settings.guards.label else ()
     todo = [("withdraws", key) for key in agent.waiting if key not in wanted]

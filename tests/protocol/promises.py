@@ -6,8 +6,10 @@ from tests.protocol.world import (
     CANCELLED,
     COMPLETED,
     COMPUTES,
+    FAILED,
     NEW,
     SETTLED,
+    STOPPED,
     WITH_THE_HOST,
     Control,
     Host,
@@ -21,6 +23,7 @@ SETTLED_IS_SETTLED = "a job of a settled case ran"
 CANCEL_HOLDS = "a wish to cancel was forgotten"
 RETRY_FOLLOWS = "a case ended with a retry that was not followed"
 HOLD_SHOWS = "the row did not show whether its plan was held"
+UNWISHED = "a job was stopped that nobody wished to stop"
 LATE = "a plan with a lower serial changed the host's"
 WHOLE = "a case was completed without its results"
 STUCK = "nothing that mqi does by itself ends the case any more"
@@ -58,6 +61,8 @@ def control_breaks(after: Control) -> str:
         return CANCEL_HOLDS
     if row.retry and row.status in SETTLED:
         return RETRY_FOLLOWS
+    if row.status == FAILED and any(state == STOPPED for _attempt, state in row.jobs):
+        return UNWISHED
     if row.status == COMPLETED and after.results is not None and not all(after.results):
         return WHOLE
     return ""

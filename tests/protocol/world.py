@@ -205,7 +205,6 @@ class Guards(NamedTuple):
     serial: bool = True  # a plan that is not newer changes nothing
     tombstone: bool = True  # `run` looks for a tombstone after its claim
     lock_look: bool = True  # nothing is lost whose lock is held
-    second_look: bool = True  # the exit file is looked for again after the lock
     exit_first: bool = True  # the exit file is believed over the queue
     # what this search asked for: test_model.py has the counterexamples
     one_attempt: bool = True  # an attempt waits in the plan until the earlier ones of its slot are dead
@@ -215,7 +214,6 @@ class Guards(NamedTuple):
     forward: bool = True  # a plan never goes back to an earlier attempt
     adopt_wishes: bool = True  # adopting a plan adopts its cancel and its hold
     wish_again: bool = True  # a cancel that met a newer plan is wished again on top of it
-    finish_idle: bool = True  # a queued run that can never start ends
     keep_refused: bool = True  # a refused plan does not end a case whose earlier plan the host still holds
     receipt_serial: bool = True  # a receipt's serial and attempts are taken over
     see_serial: bool = True  # a report of a newer plan than the row's makes sync ask for that plan

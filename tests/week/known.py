@@ -7,5 +7,4 @@ from __future__ import annotations
 
 # Number in /work/spec/week-findings.md -> what goes wrong.
 OPEN: dict[str, str] = {
-    "W1": "a restored database does not ask the hosts again which runs they hold",
 }
