@@ -34,7 +34,7 @@ class Event(StrEnum):
     BEGIN = "begin"  # submit: the intent, before any effect
     ACCEPT = "accept"  # submit: the host holds the plan
     REFUSE = "refuse"  # submit: the host answered no
-    ADOPT = "adopt"  # submit: verified results of this very run are already here
+    ADOPT = "adopt"  # the host has purged this run, and its verified results are here
     START = "start"  # sync: a job has started
     FINISH = "finish"  # sync: no job can move any more
     FORGET = "forget"  # sync or fetch: the host answered that it has no such run
@@ -63,12 +63,15 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (_S.QUEUED, _E.START): _S.RUNNING,
     (_S.QUEUED, _E.CONFIRM_CANCEL): _S.CANCELLED,
     (_S.QUEUED, _E.FORGET): _S.FAILED,
+    (_S.QUEUED, _E.ADOPT): _S.COMPLETED,
     (_S.RUNNING, _E.FINISH): _S.FETCHING,
     (_S.RUNNING, _E.CONFIRM_CANCEL): _S.CANCELLED,
     (_S.RUNNING, _E.FORGET): _S.FAILED,
+    (_S.RUNNING, _E.ADOPT): _S.COMPLETED,
     (_S.FETCHING, _E.PUBLISH): _S.COMPLETED,
     (_S.FETCHING, _E.PUBLISH_PARTIAL): _S.FAILED,
     (_S.FETCHING, _E.FORGET): _S.FAILED,
+    (_S.FETCHING, _E.ADOPT): _S.COMPLETED,
     (_S.COMPLETED, _E.RETRY): _S.NEW,
     (_S.FAILED, _E.RETRY): _S.NEW,
     (_S.FAILED, _E.SKIP): _S.SKIPPED,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from mqi.age import notice_older_database
@@ -97,18 +99,12 @@ class Site:
         """The id of this installation, made once. Tells this control PC from another one."""
         path = self.settings.paths.installation
         try:
-            try:
-                return path.read_text(encoding="utf-8").strip()
-            except FileNotFoundError:
+            known = _read_id(path)
+            if not known:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                # Exclusive creation: of two first commands, one writes and both read the same.
-                with path.open("x", encoding="utf-8") as file:
-                    file.write(secrets.token_hex(16) + "\n")
-            except FileExistsError:
-                pass
-            return path.read_text(encoding="utf-8").strip()
-        except FileExistsError:
-            return path.read_text(encoding="utf-8").strip()
+                _write_id_once(path)
+                known = _read_id(path)
+            return known
         except OSError as error:
             raise DiskProblem(f"the installation id cannot be read or written: {error}") from error
 
@@ -190,6 +186,7 @@ class Site:
                     columns["inventoried_at"] = None
                     if row is not None and row.work_id:
                         log.error("host %s has another work directory than before", name)
+                        self.store.host_was_emptied(name)
             self.store.put_host(name, **columns)
             if fresh:
                 self.store.put_resources(name, resource_rows(answer.probe, self._case_of, self.now()))
@@ -198,3 +195,30 @@ class Site:
     def _case_of(self, job_key: str) -> int | None:
         case = self.store.case_with_key(job_key.split(".", 1)[0])
         return case.case_id if case else None
+
+
+def _read_id(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _write_id_once(path: Path) -> None:
+    """Of several first commands one writes the id; a file that was left empty is replaced."""
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}~")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(secrets.token_hex(16) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        if path.exists() and not _read_id(path):
+            path.unlink()
+        if os.name == "nt":
+            part.rename(path)  # refuses to replace, as link does elsewhere
+        else:
+            path.hardlink_to(part)
+    except FileExistsError:
+        pass  # another command was first; its id counts
+    finally:
+        part.unlink(missing_ok=True)

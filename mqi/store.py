@@ -322,6 +322,15 @@ class Store:
             assignments = ", ".join(f"{column} = ?" for column in columns)
             connection.execute(f"UPDATE hosts SET {assignments} WHERE name = ?", (*columns.values(), name))
 
+    def host_was_emptied(self, name: str) -> None:
+        """Nothing that settled or waiting cases computed on this host can be built upon any more."""
+        with self.database.write() as connection:
+            connection.execute(
+                "UPDATE cases SET purged_at = ? WHERE host = ? AND purged_at IS NULL AND plan_serial > 0 "
+                "AND status NOT IN ('submitting', 'queued', 'running', 'fetching')",
+                (self.now(), name),
+            )
+
     def put_inventory(self, host: str, runs: Iterable[Mapping[str, Any]]) -> None:
         """Replace what this host said that it holds."""
         with self.database.write() as connection:

@@ -162,7 +162,9 @@ def _make(wine: Wine) -> None:
             stderr=subprocess.DEVNULL, check=False, timeout=300,
         )  # fmt: skip
     if not (wine.drive_c / "windows" / "system32").is_dir():
-        sys.exit("Wine made no Windows: try `wineboot -i` by hand, and look at what it says with WINEDEBUG unset")
+        sys.exit(
+            "Wine made no Windows: try `wineboot -i` by hand, and look at what it says with WINEDEBUG unset"
+        )
     _random_numbers(wine.drive_c / "windows" / "system32" / "bcryptprimitives.dll")
     _unpack(sdist, wheels, wine.drive_c / "py312")
     wine.close()

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from filelock import FileLock
+
 from mqi.errors import ConfigurationProblem, DiskProblem
 from mqi.host.agent_host import AgentHost
 from mqi.host.channel import Channel
@@ -37,19 +39,31 @@ class LocalHost(AgentHost):
         temporary = target.with_name(f".{name}.{secrets.token_hex(4)}~")
         try:
             Path(self._path()).mkdir(mode=0o700, parents=True, exist_ok=True)
+            target.parent.mkdir(exist_ok=True)
+            with FileLock(self._path("deploy.lock")):
+                return self._deploy_alone(scripts, target, temporary)
+        except OSError as error:
+            raise DiskProblem(
+                f"host {self.settings.name}: the scripts cannot be copied to its work directory ({error.strerror})",
+                "check that work_dir is writable and its disk is not full",
+            ) from error
+
+    def _deploy_alone(self, scripts: Path, target: Path, temporary: Path) -> str:
+        """Under the lock: whatever a killed deployment left half done is nobody's."""
+        if target.is_dir():
+            return target.name
+        for left in target.parent.glob(".*~"):
+            shutil.rmtree(left, ignore_errors=True)
+        try:
             for relative, source in script_files(scripts):
                 copy = temporary / relative
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 _copy_durably(source, copy)
             replace(temporary, target)
-        except OSError as error:
+        except OSError:
             shutil.rmtree(temporary, ignore_errors=True)
-            if not target.is_dir():  # else another process was faster
-                raise DiskProblem(
-                    f"host {self.settings.name}: the scripts cannot be copied to its work directory ({error.strerror})",
-                    "check that work_dir is writable and its disk is not full",
-                ) from error
-        return name
+            raise
+        return target.name
 
     def _open_channel(self, arguments: Sequence[str]) -> Channel:
         return ProcessChannel([self.settings.python or sys.executable, "-I", "-S", *arguments], self.settings.name)

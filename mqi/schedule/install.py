@@ -21,9 +21,14 @@ def install(computer: Computer, order: Order, place: Place, *, force: bool) -> l
     `force`: replace what another configuration has under the same names; what is not mqi's is never
     touched. Raises UsageProblem, ConfigurationProblem, SchedulerProblem, NotAllowed, DiskProblem.
     """
+    if order.backend not in computer.backends:
+        raise UsageProblem(
+            f"{order.backend} does not run on this computer, or not for {computer.user}",
+            f"here: {', '.join(computer.backends) or 'no scheduler'}; --dry-run shows the files all the same",
+        )
     scheduler = SCHEDULERS[order.backend](order.user, place.config)
     items = scheduler.expected(order, place)
-    _check_ready(computer, order, place)
+    _check_starts(place)
     _check_free(scheduler, order, place, items, force)
     _check_earlier(computer, order, place)
     scheduler.install(order, place, items)
@@ -55,13 +60,8 @@ def write_files(order: Order, place: Place, items: Sequence[Item], folder: Path)
     write_order(record_path(Path(place.config)), order)
 
 
-def _check_ready(computer: Computer, order: Order, place: Place) -> None:
-    """The scheduler is here, and what it shall run runs. Raises UsageProblem, ConfigurationProblem."""
-    if order.backend not in computer.backends:
-        raise UsageProblem(
-            f"{order.backend} does not run on this computer, or not for {computer.user}",
-            f"here: {', '.join(computer.backends) or 'no scheduler'}; --dry-run shows the files all the same",
-        )
+def _check_starts(place: Place) -> None:
+    """What the scheduler shall run runs. Raises ConfigurationProblem."""
     options = arguments(place, "")[:5]
     done = programs.run([place.python, *options, "--version"], cwd=place.folder)
     if done.code != 0 or not done.text.startswith("mqi "):

@@ -105,8 +105,9 @@ def _first_job(frozen: Frozen) -> dict[str, Any]:
     return {"current_step": step, "pueue_group": groups[step]}
 
 
-def refreeze(site: Site, case: Case) -> Case:
-    """Freeze anew a case whose plan names scripts that are no longer here (mqi was updated in between).
+def refreeze(site: Site, case: Case, *, redo_all: bool = False) -> Case:
+    """Freeze anew a case whose plan names scripts that are no longer here (mqi was updated in between), or
+    jobs whose outputs the host does not have (`redo_all`).
 
     The host never got the old plan; the serial goes up, so a late copy of it changes nothing.
     """
@@ -120,14 +121,16 @@ def refreeze(site: Site, case: Case) -> Case:
         case.run_digest,
         case.run_key,
         from_step=retry.get("from"),
-        redo_all=bool(retry.get("all")),
+        redo_all=redo_all or bool(retry.get("all")),
     )
     with site.store.together():
         site.store.put_jobs(frozen.jobs)
         return site.store.note(
             case,
             "freeze again",
-            "mqi was updated before the host had the plan",
+            "the host does not have what it would build upon"
+            if redo_all
+            else "mqi was updated before the host had the plan",
             plan=dumps(frozen.plan),
             plan_serial=int(frozen.plan["serial"]),
         )

@@ -29,6 +29,7 @@ from mqi.results import (
 from mqi.rows import Case
 from mqi.site import Site
 from mqi.steps import StepReport
+from mqi.steps.adopt import adopt_receipt
 from mqi.steps.begin import workflow_of
 from mqi.steps.purge import forget_old_hashes, purge_due
 from mqi.store import StaleCase
@@ -98,8 +99,9 @@ def _bring_home(
     logs: Mapping[str, str],
     report: StepReport,
 ) -> None:
-    if not reply.get("ok"):
-        _not_there(site, case, str(reply.get("message") or "no reason given"), report)
+    obstacle = _what_is_missing(jobs, reply)
+    if obstacle:
+        _not_there(site, case, obstacle, report)
         return
     workflow = workflow_of(site, case)
     layout = lay_out(_outputs_to_fetch(workflow, jobs, reply["jobs"]))
@@ -114,6 +116,18 @@ def _bring_home(
     point_latest(site.settings.paths.results, case, final)
     shutil.rmtree(part, ignore_errors=True)  # left by a run that was killed after its rename
     _complete(site, case, jobs, final, provenance["notes"], report)
+
+
+def _what_is_missing(jobs: Sequence[Job], reply: Mapping[str, Any]) -> str:
+    """Why the host cannot give what the good jobs made, or ''. An answer without a job's outputs, or with
+    others than it had when it ended, must never be published as a result."""
+    if not reply.get("ok"):
+        return str(reply.get("message") or "no reason given")
+    for job in jobs:
+        told = (reply["jobs"].get(job.job_key) or {}) if job.state is JobState.DONE else None
+        if told is not None and str((told.get("exit") or {}).get("outputs") or "") != job.outputs:
+            return f"the outputs of {job.title()} are not those that it had when it ended"
+    return ""
 
 
 def _outputs_to_fetch(workflow: Workflow, jobs: Sequence[Job], told: Mapping[str, Any]) -> list[Output]:
@@ -218,6 +232,11 @@ def _complete(
 
 
 def _not_there(site: Site, case: Case, why: str, report: StepReport) -> None:
+    """The host does not have the results (any more): perhaps they were fetched before a backup was restored."""
+    run = site.ask(case.host, [{"verb": "report", "runs": [case.run_key]}]).replies[0].get("runs", {}).get(case.run_key)
+    if run is not None and run.get("receipt") is not None and not run.get("jobs"):
+        adopt_receipt(site, case, run["receipt"], report)
+        return
     site.store.record(
         case,
         Event.FORGET,

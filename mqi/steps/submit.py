@@ -22,14 +22,15 @@ from mqi.errors import (
     TemporaryProblem,
 )
 from mqi.host.base import Blob
+from mqi.job import JobState
 from mqi.logs import correlation
 from mqi.manifest import Manifest
-from mqi.planning import jobs_of_plan, jobs_of_receipt
+from mqi.planning import jobs_of_plan
 from mqi.policy import HostView, choose_submissions
-from mqi.results import find_published
 from mqi.rows import Case, dumps
 from mqi.site import Site
 from mqi.steps import StepReport
+from mqi.steps.adopt import adopt_receipt
 from mqi.steps.begin import attachments_of, begin, record_change, refreeze
 from mqi.store import StaleCase
 
@@ -167,12 +168,19 @@ def _offer(
                 known = reply.get("known")
                 if known and _adopt(site, case, known, report):
                     continue
+                if not (known or {}).get("plan") and _keeps_jobs(site, case):
+                    # What the plan wants to build upon is not there (another work directory, or purged).
+                    case = refreeze(site, case, redo_all=True)
                 ready.append((case, [(str(sha256), int(offset)) for sha256, offset in reply["missing"]]))
             except HostRefused as refusal:
                 _refused(site, case, refusal, report)
             except StaleCase:
                 continue
     return ready
+
+
+def _keeps_jobs(site: Site, case: Case) -> bool:
+    return any(job.state is JobState.DONE for job in site.store.jobs(case.case_id))
 
 
 def _adopt(site: Site, case: Case, known: dict[str, Any], report: StepReport) -> bool:
@@ -204,31 +212,7 @@ def _adopt(site: Site, case: Case, known: dict[str, Any], report: StepReport) ->
     receipt = known.get("receipt") or {}
     if case.retry is not None or case.plan_serial > int(receipt.get("serial") or 0) > 0:
         return False  # an operator wants it computed again
-    published = find_published(site.settings.paths.results, case)
-    if published is not None:
-        site.store.record(
-            case,
-            Event.ADOPT,
-            "computed earlier; its verified results were found here",
-            results_path=str(published),
-            completed_at=site.now(),
-            released_at=site.now(),
-            purged_at=site.now(),
-            progress=100.0,
-        )
-        report.add("adopted")
-        return True
-    site.store.put_jobs(jobs_of_receipt(receipt, case.case_id))
-    site.store.record(
-        case,
-        Event.REFUSE,
-        "this very case was computed and fetched earlier, but its results are not below the results folder",
-        hint=f"restore the results folder from its backup, or compute it again: mqi retry {case.case_id} --all",
-        plan_serial=int(receipt.get("serial") or 0),
-        host_serial=int(receipt.get("serial") or 0),
-        purged_at=site.now(),
-    )
-    report.add("refused")
+    adopt_receipt(site, case, receipt, report)
     return True
 
 

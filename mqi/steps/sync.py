@@ -29,6 +29,7 @@ from mqi.planning import jobs_of_plan, needs_of, with_next_attempt
 from mqi.rows import Case, dumps
 from mqi.site import Site
 from mqi.steps import StepReport
+from mqi.steps.adopt import adopt_receipt
 from mqi.steps.begin import workflow_of
 from mqi.store import StaleCase
 
@@ -128,6 +129,10 @@ def _observe(site: Site, case: Case, runs: Mapping[str, Any], report: StepReport
     if run is None or run.get("digest") not in (None, case.run_digest):
         if case.status is not State.SUBMITTING and case.host_serial > 0:
             _forgotten(site, case, report)
+        return
+    receipt = run.get("receipt")
+    if receipt is not None and not run.get("jobs"):
+        adopt_receipt(site, case, receipt, report)  # purged before this (restored) database knew that it ended
         return
     before = site.store.jobs(case.case_id)
     reported = run.get("jobs") or {}

@@ -11,7 +11,9 @@ import stat
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, TypeVar
+
+T = TypeVar("T")
 
 CHUNK = 1 << 20
 _FSYNC_THREADS = 8
@@ -20,7 +22,7 @@ _RETRY_DELAYS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 FULL_OR_READ_ONLY = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
-def retried(action: Callable[[], None]) -> None:
+def retried(action: Callable[[], T]) -> T:
     """Does `action`, again for a while when Windows says that somebody holds the file."""
     for delay in _RETRY_DELAYS_S:
         try:
@@ -104,7 +106,8 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The content of a file that only we write; None when it is not there. Raises ValueError when broken."""
     try:
-        return json.loads(path.read_bytes().decode("utf-8"))
+        # Windows refuses to open a file in the very moment in which another takes its place.
+        return json.loads(retried(path.read_bytes).decode("utf-8"))
     except FileNotFoundError:
         return None
 

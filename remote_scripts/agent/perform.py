@@ -203,9 +203,13 @@ def _own_sentence(paths: JobPaths, code: int) -> str:
     said = read_foreign_json(paths.error)
     if isinstance(said, dict) and isinstance(said.get("message"), str) and said["message"].strip():
         return command.one_line(said["message"])
-    if code == 128 + 9:
+    if sys.platform == "win32":
+        # What nobody caught ends a process with its number, such as 0xC0000005.
+        if code >= 0xC0000000:
+            return "the command crashed (Windows status 0x%08X)" % code
+    elif code == 128 + 9:
         return "the command was killed (signal 9: often the host ran out of memory)"
-    if code > 128:
+    elif code > 128:
         return "the command ended by signal %d" % (code - 128)
     return "the command ended with code %d" % code
 

@@ -51,9 +51,13 @@ def sweep(work: Work) -> None:
 
 def _sweep_run(run: RunPaths) -> None:
     """The same for a run of which nothing runs; what its steps wrote below out/ is not ours to judge."""
-    _remove_temporaries(run.folder)
+    folders = [run.folder, run.input_dir]
     for key in run.job_keys():
-        _remove_temporaries(run.job(key).folder)
+        job = run.job(key)
+        folders.append(job.folder)
+        folders += [Path(root) for root, _, _ in os.walk(str(job.files))]
+    for folder in folders:
+        _remove_temporaries(folder)
 
 
 def _remove_temporaries(folder: Path) -> None:

@@ -23,9 +23,12 @@ from tests.agent.system import all_processes, is_alive, kill, wait_for
 
 # The agent's modules, as the agent imports them.
 sys.path.insert(0, str(remote_scripts()))
-from agent.locks import Lock  # noqa: E402
+from agent.locks import Lock
 
-__all__ = ["DIGEST", "PYTHON", "RUN", "Bench", "is_alive", "kill", "sha256", "wait_for"]
+__all__ = ["DIGEST", "ORPHANS", "PYTHON", "RUN", "Bench", "is_alive", "kill", "sha256", "wait_for"]
+
+# For tests of commands that outlive their wrappers.
+ORPHANS = pytest.mark.skipif(sys.platform == "win32", reason="on Windows a command dies with its wrapper")
 
 PYTHON = (sys.executable, "-I", "-S")
 RUN = "0123456789ab"
@@ -214,6 +217,10 @@ class Bench:
         kill(self.claim(name, run)["wrapper"]["pid"])
 
     def command_pid(self, name: str, run: str = RUN) -> int:
+        """The process of a traced job's command, once it has begun."""
+        if sys.platform == "win32":  # nobody needs to find it there: it has no record
+            wait_for(lambda: self.begun(name, run), f"{name} to begin")
+            return next(pid for pid, argv in self.processes() if TRACED in argv and f"{run}.{name}" in argv)
         path = self.job(name, run) / "process.json"
         wait_for(path.exists, f"the process of {name}")
         return int(json.loads(path.read_text())["pid"])

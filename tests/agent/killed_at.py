@@ -1,4 +1,4 @@
-"""Runs the agent and kills it (SIGKILL, to itself) just before its n-th effect on the world.
+"""Runs the agent and kills it (from within, but without warning) just before its n-th effect on the world.
 
     python killed_at.py N AGENT-FOLDER WORDS…
 
@@ -24,10 +24,13 @@ EFFECTS = {
     "os.kill",
     "os.killpg",
     "fcntl.flock",
+    "msvcrt.locking",
     "subprocess.Popen",
 }
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
+# Windows calls its sudden end so.
+_KILL = signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL
 _limit = int(sys.argv[1])
 _own = os.getpid()
 _count = 0
@@ -45,7 +48,7 @@ def hook(event: str, arguments: tuple[Any, ...]) -> None:
         return
     _count += 1
     if _count == _limit:
-        os.kill(_own, signal.SIGKILL)
+        os.kill(_own, _KILL)
 
 
 sys.argv = [sys.argv[2], *sys.argv[3:]]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.bench import PYTHON, RUN, Bench, is_alive, sha256, wait_for
+from tests.agent.bench import ORPHANS, PYTHON, RUN, Bench, is_alive, sha256, wait_for
 
 
 def pids(path: Path) -> list[int]:
@@ -86,6 +86,7 @@ def test_cancel_before_any_plan(bench: Bench) -> None:
     assert bench.begun("one-a1") == 0
 
 
+@ORPHANS
 def test_cancel_of_an_orphan(bench: Bench) -> None:
     jobs = [bench.traced("one-a1", seconds=60)]
     bench.submit(bench.plan(*jobs))
@@ -97,6 +98,7 @@ def test_cancel_of_an_orphan(bench: Bench) -> None:
     assert not is_alive(pid)
 
 
+@ORPHANS
 def test_an_orphan_keeps_its_time_limit(bench: Bench) -> None:
     bench.submit(bench.plan(bench.traced("one-a1", seconds=60, time_limit_s=30)))
     bench.kill_wrapper("one-a1")

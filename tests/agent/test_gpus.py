@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mqi.settings import Group, Queue
-from tests.agent.bench import PYTHON, RUN, Bench, wait_for
+from tests.agent.bench import ORPHANS, PYTHON, RUN, Bench, wait_for
 
 
 def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
@@ -69,6 +69,7 @@ def test_each_job_has_a_gpu_of_its_own(bench: Bench, monkeypatch: pytest.MonkeyP
     assert logs == {"GPU-aaaa\n", "GPU-bbbb\n"}
 
 
+@ORPHANS
 def test_an_orphan_keeps_its_gpu(bench: Bench) -> None:
     gpu_host(bench, ("GPU-cccc",))
     bench.submit(bench.plan(bench.gated("one-a1", gpu=True), bench.gated("two-a1", gpu=True)))

@@ -21,6 +21,7 @@ from tests.agent.bench import RUN, Bench, wait_for
 
 KILLED_AT = Path(__file__).with_name("killed_at.py")
 EVERY_DAY = 19  # every so many-th point
+KILLED = 15 if sys.platform == "win32" else -9  # the exit code that tells it
 MOST = 400  # points; a program that has more is stuck
 
 Prepare = Callable[[Bench], None]
@@ -65,7 +66,7 @@ class Crash:
         )
         self._recovers(bench)
         bench.stop()
-        return done.returncode == -9
+        return done.returncode == KILLED
 
     def _repath(self, bench: Bench) -> None:
         """The jobs of the copy shall leave their traces beside the copy."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from mqi.host import framing
-from tests.agent.bench import RUN, Bench, is_alive, kill, wait_for
+from tests.agent.bench import ORPHANS, RUN, Bench, is_alive, kill, wait_for
 
 
 def test_chain_runs_by_itself(bench: Bench) -> None:
@@ -74,7 +79,8 @@ def test_emptied_queue_while_a_job_runs(bench: Bench) -> None:
     bench.submit(bench.plan(bench.gated("one-a1"), bench.traced("two-a1", "one-a1")))
     wait_for(lambda: bench.begun("one-a1"), "the job to begin")
     kill(bench.runners()[0])
-    shutil.rmtree(bench.work / "queue")
+    # Windows keeps what is open: the log, which the job's wrapper writes.
+    shutil.rmtree(bench.work / "queue", ignore_errors=sys.platform == "win32")
     job = bench.report()[f"{RUN}.one-a1"]
     assert (job["state"], job["orphan"]) == ("running", True)
     bench.open_gate()
@@ -108,6 +114,7 @@ def test_killed_runner_keeps_the_bound(make_bench: Callable[..., Bench]) -> None
     assert bench.most_at_once() == 1
 
 
+@ORPHANS
 def test_killed_wrapper_leaves_an_orphan_then_a_lost_job(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(slots=1)
     bench.submit(bench.plan(bench.gated("one-a1"), bench.traced("two-a1")))
@@ -134,24 +141,17 @@ def test_killed_wrapper_leaves_an_orphan_then_a_lost_job(make_bench: Callable[..
 
 def test_killed_command_is_a_failure(bench: Bench) -> None:
     bench.submit(bench.plan(bench.traced("one-a1", seconds=30)))
-    wait_for(lambda: bench.begun("one-a1"), "the job to begin")
-    kill_group(bench.command_pid("one-a1"))
+    kill(bench.command_pid("one-a1"))
     exit_ = bench.exit("one-a1")
-    assert (exit_["kind"], exit_["code"]) == ("failed", 137)
-    assert "memory" in exit_["message"]
+    if sys.platform == "win32":
+        assert (exit_["kind"], exit_["code"]) == ("failed", signal.SIGTERM)  # what `kill` gives it as its code
+    else:
+        assert (exit_["kind"], exit_["code"]) == ("failed", 137)
+        assert "memory" in exit_["message"]
 
 
-def kill_group(pid: int) -> None:
-    import os
-    import signal
-
-    os.killpg(pid, signal.SIGKILL)
-
-
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signal that asks a process to end")
 def test_wrapper_told_to_end_writes_the_exit(bench: Bench) -> None:
-    import os
-    import signal
-
     bench.submit(bench.plan(bench.traced("one-a1", seconds=30)))
     wait_for(lambda: bench.begun("one-a1"), "the job to begin")
     os.kill(bench.claim("one-a1")["wrapper"]["pid"], signal.SIGTERM)
@@ -160,6 +160,7 @@ def test_wrapper_told_to_end_writes_the_exit(bench: Bench) -> None:
     assert not is_alive(bench.command_pid("one-a1"))
 
 
+@ORPHANS
 def test_reboot_makes_a_job_lost_at_once(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(lost_after_s=1000.0)
     boot_id = bench.folder / "boot_id"
@@ -171,8 +172,7 @@ def test_reboot_makes_a_job_lost_at_once(make_bench: Callable[..., Bench]) -> No
     boot_id.write_text("second boot\n")
     # A lock that is held speaks for life, whatever the boot: nothing is given up on a doubt.
     assert bench.states() == {"one-a1": "running"}
-    kill_group(pid)
-    wait_for(lambda: not is_alive(pid), "the command to die")
+    kill(pid)
     bench.wait_state("one-a1", "lost")
     assert bench.begun("one-a1") == 1
 
@@ -181,6 +181,7 @@ def test_same_boot_is_patient(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(lost_after_s=1000.0)
     bench.submit(bench.plan(bench.traced("one-a1", seconds=30)))
     bench.kill_wrapper("one-a1")
-    kill_group(bench.command_pid("one-a1"))
+    if sys.platform != "win32":
+        kill(bench.command_pid("one-a1"))
     bench.wait_state("one-a1", "missing")
     assert [bench.states()["one-a1"] for _ in range(4)] == ["missing"] * 4

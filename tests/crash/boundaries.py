@@ -12,7 +12,8 @@ What to do comes by environment, which agents, runners and jobs inherit:
 
     CRASH_ROOT      the installation's folder
     CRASH_DESK      a folder outside it: traces, recorded requests, a note of what was killed, a lock of the living
-    CRASH_AT        `role|boundary`: SIGKILL there, once. A role that ends with * means all that begin so
+    CRASH_AT        `role|boundary`: what happens, happens there, once. A role with * at its end: all that begin so
+    CRASH_HOW       `kill`: SIGKILL; `hold`: the process stays there until CRASH_DESK/resume exists
     CRASH_STEP      the mqi command that is running
     CRASH_REQUEST   the how manieth request of that command
 """
@@ -57,7 +58,7 @@ class Instrument:
         self.root = os.environ["CRASH_ROOT"]
         self.desk = os.environ["CRASH_DESK"]
         at_role, _, self._wanted = os.environ.get("CRASH_AT", "").partition("|")
-        self._at_role = at_role
+        self._at_role, self._how = at_role, os.environ.get("CRASH_HOW", "kill")
         self._requests = 0
         # Held for as long as we live, whatever becomes of us: how the test sees that nobody works any more.
         self._alive = os.open(f"{self.desk}/alive", os.O_RDONLY)
@@ -100,17 +101,19 @@ class Instrument:
             if self._trace >= 0:
                 os.write(self._trace, (boundary + "\n").encode())
             if self._mine and boundary == self._wanted:
-                self._end(boundary)
+                self._stop(boundary)
 
-    def _end(self, boundary: str) -> None:
+    def _stop(self, boundary: str) -> None:
         try:
-            note = os.open(f"{self.desk}/killed", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            note = os.open(f"{self.desk}/stopped", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            return  # another process of this role was killed here
+            return  # another process of this role was stopped here
         os.write(note, f"{self.role}|{boundary}".encode())
-        os.kill(os.getpid(), signal.SIGKILL)
-        while True:
-            time.sleep(1)
+        os.close(note)
+        if self._how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        while not os.access(f"{self.desk}/resume", os.F_OK):
+            time.sleep(0.01)
 
     def place(self, path: Any, folder_fd: int = -1) -> str:
         """`path` as boundaries name it: relative to the installation; '' for what is not in it."""

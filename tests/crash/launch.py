@@ -4,9 +4,10 @@
     launch.py mqi WORDS…                                 in place of `python -m mqi WORDS…`
     launch.py serve                                      `mqi` from a warm interpreter, again and again
 
-`serve` reads one JSON object per line, {"words", "environment", "output"}, forks, and lets the child be
-`python -m mqi WORDS…` in a session of its own: a process like any other, without the second that importing
-takes. It answers {"code"}: the child's exit code, negative for a signal.
+`serve` reads one JSON object per line: {"words", "environment", "output"} forks, lets the child be
+`python -m mqi WORDS…` in a session of its own (a process like any other, without the second that importing
+takes), and is answered by the child's id; that id is answered by its exit code, negative for a signal, once it
+has ended.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 LOST_LISTINGS, LOST_AFTER_S = 2, 0.05
@@ -69,27 +71,28 @@ def serve() -> None:
     gc.freeze()  # else each child would walk through, and so copy, all that is imported here
     for line in sys.stdin.buffer:
         order = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            _become(order)
-            return
-        status = os.waitpid(child, 0)[1]
-        code = os.waitstatus_to_exitcode(status)
-        os.write(1, json.dumps({"code": code}).encode() + b"\n")
+        if isinstance(order, int):
+            answer = os.waitstatus_to_exitcode(os.waitpid(order, 0)[1])
+        else:
+            answer = os.fork()
+            if answer == 0:
+                _become(order)
+                return
+        os.write(1, b"%d\n" % answer)
     os._exit(0)
 
 
-def _become(order: dict[str, object]) -> None:
+def _become(order: dict[str, Any]) -> None:
     os.setsid()
-    os.environ.update({str(name): str(value) for name, value in dict(order["environment"]).items()})  # type: ignore[call-overload]
-    output = os.open(str(order["output"]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.environ.update(order["environment"])
+    output = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
     os.close(nothing)
-    mqi([str(word) for word in order["words"]])  # type: ignore[attr-defined]
+    mqi(order["words"])
 
 
 sys.path.insert(0, str(HERE))

@@ -18,13 +18,13 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 @pytest.fixture
-def fake_python(tmp_path: Path) -> Callable[[str], str]:
-    """Makes a program to take the place of the host's Python; its path."""
+def fake_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes hosts deploy and run this Python code in place of the agent."""
 
-    def make(script: str) -> str:
-        path = tmp_path / "fake python"
-        path.write_text(script)
-        path.chmod(0o755)
-        return str(path)
+    def make(code: str) -> None:
+        scripts = tmp_path / "fake" / "scripts"
+        (scripts / "agent").mkdir(parents=True)
+        (scripts / "agent" / "__main__.py").write_text(code, encoding="utf-8")
+        monkeypatch.setattr("mqi.host.local.remote_scripts", lambda: scripts)
 
     return make

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import io
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mqi.errors import ConfigurationProblem, HostRefused, HostUnreachable, MqiError, TemporaryProblem
 from mqi.host import framing, open_host
 from mqi.host.base import RemoteFile
+from mqi.resources import remote_scripts
 from mqi.settings import HostSettings
 from tests.agent.bench import RUN, Bench, sha256
 
-FakePython = Callable[[str], str]
+FakeAgent = Callable[[str], None]
 
 # Reads the request, then sends what the test says in Python: `nonce`, `reply`, `say` and `frame` are at hand.
-LIAR = f"""#!{sys.executable}
-import json, sys, time
+LIAR = """import json, sys, time
 source, output = sys.stdin.buffer, sys.stdout.buffer
 length = int(source.readline().split()[2])
 request = json.loads(source.read(length))
 nonce = request["nonce"]
-reply = {{"protocol": 1, "nonce": nonce, "work_id": "w", "seq": 1, "now": time.time(), "boot_id": "b",
-          "probe": {{}}, "replies": [{{"ok": True}} for _ in request["calls"]]}}
+reply = {"protocol": 1, "nonce": nonce, "work_id": "w", "seq": 1, "now": time.time(), "boot_id": "b",
+         "probe": {}, "replies": [{"ok": True} for _ in request["calls"]]}
 def say(data):
     output.write(data)
     output.flush()
@@ -40,16 +39,19 @@ def begin():
 """
 
 
-def ask(python: str, tmp_path: Path, timeout_s: float = 20.0) -> object:
-    host = open_host(HostSettings("h", work_dir=str(tmp_path / "work"), python=python, timeout_s=timeout_s), "i")
+def ask(tmp_path: Path, timeout_s: float = 20.0, **changes: str) -> object:
+    host = open_host(HostSettings("h", work_dir=str(tmp_path / "work"), timeout_s=timeout_s, **changes), "i")
     return host.ask([{"verb": "inventory"}])
 
 
-def test_a_talkative_login_is_ignored(bench: Bench, fake_python: FakePython) -> None:
-    greeting = "Welcome!\nMQI J 5\nMQI-REPLY 00000000\n" + "x" * 300_000 + "prompt> "
-    banner = bench.folder / "banner"
-    banner.write_text(greeting)
-    noisy = bench.new_host(python=fake_python(f'#!/bin/sh\ncat "{banner}"; exec "{sys.executable}" "$@"\n'))
+def test_a_talkative_login_is_ignored(bench: Bench, fake_agent: FakeAgent) -> None:
+    greeting = "Welcome!\nMQI J 5\nMQI-REPLY 00000000\n"
+    agent = remote_scripts() / "agent" / "__main__.py"
+    fake_agent(
+        f"import runpy, sys\nsys.stdout.write({greeting!r} + 'x' * 300_000 + 'prompt> ')\nsys.stdout.flush()\n"
+        f"sys.argv[0] = {str(agent)!r}\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    noisy = bench.new_host()
     assert noisy.ask([{"verb": "inventory"}]).replies == [{"ok": True, "runs": []}]
 
 
@@ -77,24 +79,27 @@ SILENT = {
 
 
 @pytest.mark.parametrize("script", SILENT.values(), ids=SILENT.keys())
-def test_garbage_is_no_answer(tmp_path: Path, fake_python: FakePython, script: str) -> None:
+def test_garbage_is_no_answer(tmp_path: Path, fake_agent: FakeAgent, script: str) -> None:
+    fake_agent(LIAR + script)
     with pytest.raises(HostUnreachable) as caught:
-        ask(fake_python(LIAR + script), tmp_path)
+        ask(tmp_path)
     assert "host h" in str(caught.value)
     assert len(str(caught.value)) < 600
 
 
-def test_the_last_words_of_the_host_are_told(tmp_path: Path, fake_python: FakePython) -> None:
+def test_the_last_words_of_the_host_are_told(tmp_path: Path, fake_agent: FakeAgent) -> None:
+    fake_agent(LIAR + SILENT["a Python that is too old"])
     with pytest.raises(HostUnreachable) as caught:
-        ask(fake_python(LIAR + SILENT["a Python that is too old"]), tmp_path)
+        ask(tmp_path)
     assert "SyntaxError" in str(caught.value)
     assert "exit code 1" in str(caught.value)
 
 
-def test_silence_has_a_time_limit(tmp_path: Path, fake_python: FakePython) -> None:
+def test_silence_has_a_time_limit(tmp_path: Path, fake_agent: FakeAgent) -> None:
+    fake_agent(LIAR + "time.sleep(60)")
     started = time.monotonic()
     with pytest.raises(HostUnreachable) as caught:
-        ask(fake_python(LIAR + "time.sleep(60)"), tmp_path, timeout_s=0.5)
+        ask(tmp_path, timeout_s=0.5)
     assert time.monotonic() - started < 10
     assert "in time" in str(caught.value)
 
@@ -110,17 +115,18 @@ def test_silence_has_a_time_limit(tmp_path: Path, fake_python: FakePython) -> No
         ("internal", TemporaryProblem),
     ],
 )
-def test_refusals(tmp_path: Path, fake_python: FakePython, code: str, kind: type[MqiError]) -> None:
+def test_refusals(tmp_path: Path, fake_agent: FakeAgent, code: str, kind: type[MqiError]) -> None:
     said = {"code": code, "message": "no", "hint": "do this"}
+    fake_agent(f'{LIAR}begin(); frame(b"X", {said})')
     with pytest.raises(kind) as caught:
-        ask(fake_python(f'{LIAR}begin(); frame(b"X", {said})'), tmp_path)
+        ask(tmp_path)
     assert (str(caught.value), caught.value.hint) == ("host h: no", "do this")
     assert not isinstance(caught.value, HostUnreachable)
 
 
 def test_a_python_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationProblem) as caught:
-        ask("/no/such/python", tmp_path)
+        ask(tmp_path, python="/no/such/python")
     assert "python" in caught.value.hint
 
 
@@ -144,9 +150,9 @@ LIES = {
 
 
 @pytest.mark.parametrize(("script", "expected"), LIES.values(), ids=LIES.keys())
-def test_lies_in_a_download(tmp_path: Path, fake_python: FakePython, script: str, expected: str) -> None:
-    python = fake_python(f'{LIAR}begin(); frame(b"J", reply); {script}')
-    host = open_host(HostSettings("h", work_dir=str(tmp_path / "work"), python=python, timeout_s=10), "i")
+def test_lies_in_a_download(tmp_path: Path, fake_agent: FakeAgent, script: str, expected: str) -> None:
+    fake_agent(f'{LIAR}begin(); frame(b"J", reply); {script}')
+    host = open_host(HostSettings("h", work_dir=str(tmp_path / "work"), timeout_s=10), "i")
     file = RemoteFile(f"{RUN}.one-a1", "../../evil", 10, sha256(GOOD), tmp_path / "results" / "good")
     if expected == "failed":
         assert host.download([file]).failed[0][0] == file
@@ -156,29 +162,29 @@ def test_lies_in_a_download(tmp_path: Path, fake_python: FakePython, script: str
     if script != LIES["more files"][0]:
         assert not file.target.exists()
     there = [path.name for path in tmp_path.rglob("*") if path.is_file() and "scripts" not in path.parts]
-    assert set(there) <= {"fake python", "good", "good.part~"}
+    assert set(there) - {"deploy.lock"} <= {"good", "good.part~"}
 
 
-def test_a_host_that_stores_what_nobody_sent(tmp_path: Path, fake_python: FakePython) -> None:
+def test_a_host_that_stores_what_nobody_sent(tmp_path: Path, fake_agent: FakeAgent) -> None:
     from mqi.host.base import Blob
 
     local = tmp_path / "file"
     local.write_bytes(GOOD)
     claim = '{"ok": True, "stored": ["f" * 64], "rejected": [["e" * 64, "x"]]}'
-    python = fake_python(f'{LIAR}begin(); reply["replies"] = [{claim}]; frame(b"J", reply); frame(b"E")')
-    host = open_host(HostSettings("h", work_dir=str(tmp_path / "work"), python=python, timeout_s=10), "i")
+    fake_agent(f'{LIAR}begin(); reply["replies"] = [{claim}]; frame(b"J", reply); frame(b"E")')
+    host = open_host(HostSettings("h", work_dir=str(tmp_path / "work"), timeout_s=10), "i")
     outcome = host.upload([(Blob(sha256(GOOD), 10, local), 0)])
     assert (outcome.stored, outcome.rejected) == ((), ())
 
 
-def test_an_upload_hears_why_the_host_stopped_listening(tmp_path: Path, fake_python: FakePython) -> None:
+def test_an_upload_hears_why_the_host_stopped_listening(tmp_path: Path, fake_agent: FakeAgent) -> None:
     from mqi.host.base import Blob
 
     local = tmp_path / "file"
     local.write_bytes(bytes(5_000_000))
     said = {"code": "work_dir", "message": "the disk is full", "hint": ""}
-    python = fake_python(f'{LIAR}begin(); frame(b"X", {said}); output.close(); source.close()')
-    host = open_host(HostSettings("h", work_dir=str(tmp_path / "work"), python=python, timeout_s=10), "i")
+    fake_agent(f'{LIAR}begin(); frame(b"X", {said}); output.close(); source.close()')
+    host = open_host(HostSettings("h", work_dir=str(tmp_path / "work"), timeout_s=10), "i")
     with pytest.raises(TemporaryProblem) as caught:
         host.upload([(Blob(sha256(bytes(5_000_000)), 5_000_000, local), 0)])
     assert "the disk is full" in str(caught.value)
@@ -197,6 +203,7 @@ def test_any_bytes_are_a_frame_or_garbled(data: bytes) -> None:
 
 @given(noise=st.binary(max_size=200), value=st.dictionaries(st.text(), st.integers() | st.text()))
 def test_frames_survive_noise(noise: bytes, value: dict[str, object]) -> None:
+    assume(b"MQI-REPLY -" not in noise)  # that is how an agent answers a request that it could not read
     stream = io.BytesIO()
     stream.write(noise + b"MQI-REPLY abcdef0123456789\n")
     framing.write_frame(stream, "J", framing.encode(value))

@@ -65,7 +65,7 @@ def moves(control: Control, settings: Settings) -> Iterator[Move]:
         if step is not None:
             # Killed, timed out, or the answer was lost: to the row it is all the same.
             yield Move((NAMES[number], "is cut off"), "cut", cut_off(control, number))
-    yield from _accidents(control)
+    yield from _accidents(control, settings)
 
 
 def requests(control: Control) -> Iterator[tuple[Request, Control, bool]]:
@@ -394,7 +394,7 @@ def _operator(control: Control, row: Row) -> Iterator[Move]:
         yield Move(("skip",), "skips", control._replace(row=row._replace(status=SKIPPED)))
 
 
-def _accidents(control: Control) -> Iterator[Move]:
+def _accidents(control: Control, settings: Settings) -> Iterator[Move]:
     yield Move(("mqi is updated",), "updates", control._replace(scripts=1))
     if control.results is not None:
         yield Move(("the results are lost",), "losses", control._replace(results=None))
@@ -405,7 +405,7 @@ def _accidents(control: Control) -> Iterator[Move]:
         alone = cut_off(alone, number)
     alone = alone._replace(wish=False, amnesia=True)
     yield Move(("the database is deleted",), "deleted", alone._replace(row=None))
-    if control.backup is None:
+    if control.backup is None and settings.budget.restored:
         yield Move(("the database is backed up",), "free", control._replace(backup=control.row))
-    elif control.backup != control.row:
+    elif control.backup is not None and control.backup != control.row:
         yield Move(("the database is restored",), "restored", alone._replace(row=control.backup))

@@ -89,7 +89,10 @@ def _run(host: Host, settings: Settings, run: Run) -> Iterator[Move]:
             feeding = (*host.agents, Agent("look", None, Answer("")))
             yield Move(("run writes the exit file", key, "and feeds"), "", exited._replace(agents=feeding))
     else:
-        yield Move(("the orphan ends", key), "free", host.moved(run))
+        # By itself perhaps never; but a feed that minds it ends it when its time is up.
+        minded = host.stored is not None and key in host.stored.keys()
+        minded = minded or (settings.guards.mind_dropped and key in host.dropped)
+        yield Move(("the orphan ends", key), "" if minded else "free", host.moved(run))
     if run.at != ORPHAN:
         yield Move(("run and its command are killed", key), "kills", host.moved(run))
 
@@ -274,8 +277,7 @@ def _judge(host: Host, settings: Settings, agent: Agent) -> tuple[Agent, Host]:
     minded = [key for key, _exit, _claim in agent.seen]
     minded += host.dropped if settings.guards.mind_dropped else ()
     for run in host.runs:
-        # Nobody else minds their time limit either; that it is over by now costs the search nothing.
-        if run.at == ORPHAN and run.key in minded:
+        if run.at == ORPHAN and run.key in minded and host.file(run.key).tombstone:
             host = host.moved(run)
     listed = agent.listed if settings.guards.label else ()
     todo = [("withdraws", key) for key in agent.waiting if key not in wanted]

@@ -88,9 +88,7 @@ class _Search:
         budget = self.settings.budget
         if cost == "cut":
             return bool(budget.late or budget.kills)
-        if cost == "free":
-            return bool(budget.restored or budget.holds)
-        return not cost or bool(getattr(budget, cost))
+        return cost in ("", "free") or bool(getattr(budget, cost))
 
     def _host_moves(self, here: int) -> list[tuple[int, str, int, int, str]]:
         if here not in self._works:

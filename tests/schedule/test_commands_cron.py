@@ -26,7 +26,7 @@ def crontab(programs: FakePrograms) -> Path:
 
 
 def test_install_show_remove(installed: Installed, crontab: Path) -> None:
-    done = installed.mqi("schedule", "install", "--backend", "cron")
+    done = installed.run_mqi("schedule", "install", "--backend", "cron")
     assert done.returncode == 0, done.stderr
     assert "installed the line of cycle" in done.stdout
     lines = crontab.read_bytes().removeprefix(MINE).decode("utf-8").splitlines()
@@ -34,22 +34,22 @@ def test_install_show_remove(installed: Installed, crontab: Path) -> None:
     assert lines[0].startswith("* * * * * cd ")
     assert sys.executable in lines[0]
 
-    again = installed.mqi("schedule", "install", "--backend", "cron")
+    again = installed.run_mqi("schedule", "install", "--backend", "cron")
     assert again.returncode == 0
     assert crontab.read_bytes().count(b"mqi schedule cycle") == 1
 
-    shown = installed.mqi("schedule", "show")
+    shown = installed.run_mqi("schedule", "show")
     assert shown.returncode == 0, shown.stderr
     assert "  the line of cycle: as expected" in shown.stdout
     assert "no run is known" in shown.stdout
     # Looking must not make a database: root's would keep the account of the schedule out.
     assert not (installed.folder / "data" / "mqi.db").exists()
 
-    removed = installed.mqi("schedule", "remove")
+    removed = installed.run_mqi("schedule", "remove")
     assert "removed the line of cycle (cron)" in removed.stdout
     assert crontab.read_bytes() == MINE
     assert not (installed.folder / "mqi.schedule.json").exists()
-    assert "nothing was scheduled" in installed.mqi("schedule", "remove").stdout
+    assert "nothing was scheduled" in installed.run_mqi("schedule", "remove").stdout
 
 
 def test_the_line_runs_mqi_and_show_knows_how_it_went(installed: Installed, crontab: Path) -> None:

@@ -40,7 +40,7 @@ INSTALL = ("schedule", "install", "--backend", "systemd-user")
 
 
 def test_install_show_remove(installed: Installed, programs: FakePrograms, units: Path) -> None:
-    done = installed.mqi(*INSTALL)
+    done = installed.run_mqi(*INSTALL)
     assert done.returncode == 0, done.stderr
     assert "installed mqi-cycle.service\ninstalled mqi-cycle.timer" in done.stdout
     assert "loginctl enable-linger" in done.stdout
@@ -55,13 +55,13 @@ def test_install_show_remove(installed: Installed, programs: FakePrograms, units
     assert all((installed.folder / name).is_dir() for name in ("data", "logs", "work", "results"))
 
     (programs.state / "show").write_text(SHOW, encoding="utf-8")
-    shown = json.loads(installed.mqi("--json", "schedule", "show").stdout)
+    shown = json.loads(installed.run_mqi("--json", "schedule", "show").stdout)
     assert shown["as_expected"] is True
     run = shown["runs"][0]
     assert (run["code"], run["meaning"]) == (75, "75: temporary: it is tried again by itself")
     assert any("changed by /etc/systemd/system/mqi-cycle.service.d/x.conf" in remark for remark in run["remarks"])
 
-    removed = installed.mqi("schedule", "remove", "--backend", "systemd-user")
+    removed = installed.run_mqi("schedule", "remove", "--backend", "systemd-user")
     assert removed.returncode == 0, removed.stderr
     assert list(units.iterdir()) == []
     calls = [call[2:] for call in programs.calls() if call[0] == "systemctl"]

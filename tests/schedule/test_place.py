@@ -43,7 +43,7 @@ def test_everything_is_absolute_and_named_once(tmp_path: Path) -> None:
     assert "/opt/mqi" in found.reads
     assert "/opt/mqi/lib" not in found.reads
     assert found.notes == str(tmp_path / "data" / "mqi.db.locks")
-    assert all(os.path.isabs(path) for path in found.paths)
+    assert all(Path(path).is_absolute() for path in found.paths)
 
 
 def test_what_lies_elsewhere_is_named_too(tmp_path: Path) -> None:

@@ -64,6 +64,6 @@ GOOD = {"format": 1, **asdict(Order("cron", 60))}
 def test_what_is_no_order(text: str, tmp_path: Path) -> None:
     path = tmp_path / "mqi.schedule.json"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigurationProblem, match="delete it|is not what") as caught:
+    with pytest.raises(ConfigurationProblem, match="is not what") as caught:
         read_order(path)
     assert "delete it" in caught.value.hint

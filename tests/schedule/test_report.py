@@ -62,7 +62,7 @@ GOOD = Shown(
     config="/etc/mqi/mqi.yaml",
     standings=(Standing("cycle", "mqi-cycle.service", AS_EXPECTED), Standing("cycle", "mqi-cycle.timer", AS_EXPECTED)),
     outcomes=(Outcome("cycle", last_at=NOW - 20, next_at=NOW + 40, code=0, meaning="0: done, or nothing to do"),),
-    beats=beats({name: (NOW - 20, NOW - 20, "") for name in ("scan", "submit", "sync", "fetch")}, 60, NOW),
+    beats=beats(dict.fromkeys(("scan", "submit", "sync", "fetch"), (NOW - 20, NOW - 20, "")), 60, NOW),
 )
 
 

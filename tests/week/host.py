@@ -209,9 +209,7 @@ class SimulatedHost:
             busy = next((job.key for job in own if (job.claim or {}).get("gpu")), None)
             gpus = [{"uuid": "GPU-0", "busy_job": busy}] if name == "gpu" else []
             queued = sum(group == name for group, _priority, _order in self.work.queue.values())
-            groups.append(
-                {"name": name, "slots": slots, "running": len(own), "queued": queued, "gpus": gpus}
-            )
+            groups.append({"name": name, "slots": slots, "running": len(own), "queued": queued, "gpus": gpus})
         return {
             "disk_free": self.disk_free,
             "disk_total": 2**41,

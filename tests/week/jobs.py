@@ -125,7 +125,8 @@ class Shop:
         elif job.ending.kind == "orphaned":
             job.process, job.ends_at = "orphan", job.ends_at + job.ending.after_s
         else:
-            self.end(job, job.ending.kind, job.ending.code, "the command ended with code %d" % job.ending.code)
+            code = job.ending.code
+            self.end(job, job.ending.kind, code, f"the command ended with code {code}")
 
     def end(self, job: Job, kind: str, code: int, message: str) -> None:
         """The wrapper writes the exit file and feeds."""

@@ -121,7 +121,9 @@ class Week(RuleBasedStateMachine):
         if how_far == 3 or not self.world.folders.go_on(name, seed, how_far):
             self.world.folders.copy(name, seed, part)
 
-    @happens(name=names, file=st.sampled_from(["late.csv", "late.csv", "second.dcm"]), text=st.sampled_from("xyz"))
+    @happens(
+        name=names, file=st.sampled_from(["late.csv", "late.csv", "second.dcm"]), text=st.sampled_from("xyz")
+    )
     def late_file(self, name: str, file: str, text: str) -> None:
         if name in self.world.folders.names():
             self.world.folders.write(name, file, text.encode())
@@ -179,7 +181,9 @@ class Week(RuleBasedStateMachine):
 
     @happens(
         host=hosts,
-        what=st.sampled_from(["silence", "kill", "reboot", "forget the queue", "queue silent", "disk", "emptied"]),
+        what=st.sampled_from(
+            ["silence", "kill", "reboot", "forget the queue", "queue silent", "disk", "emptied"]
+        ),
     )
     def trouble(self, host: str, what: str) -> None:
         there = self.world.hosts[host]
@@ -210,7 +214,9 @@ class Week(RuleBasedStateMachine):
         else:
             self.world.delete_database()
 
-    @happens(what=st.sampled_from(["agent/agent.py", "simulate.py", "machine.txt"]), version=st.sampled_from("123"))
+    @happens(
+        what=st.sampled_from(["agent/agent.py", "simulate.py", "machine.txt"]), version=st.sampled_from("123")
+    )
     def update(self, what: str, version: str) -> None:
         """mqi or the machine file gets a new version."""
         if what == "machine.txt":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.week.book import Broken
 from tests.week.promises import Promises
+from tests.week.wishes import Wishes
 from tests.week.world import World
 
 # Minutes between the cycles: often at first, then long enough for every back-off and every full look.
@@ -22,6 +23,7 @@ def peace(world: World, promises: Promises) -> None:
         host.work.queue_answers = True
         while host.late:
             host.deliver_late(0)
+    wishes = Wishes(world)
     restless: list[str] = []
     quiet = 0
     for gap in GAPS_S:
@@ -34,5 +36,6 @@ def peace(world: World, promises: Promises) -> None:
         if quiet == 3:
             world.clock.move(3700.0)
         if quiet >= 6:
+            wishes.done()
             return
     raise Broken("after the end of all trouble: " + "; ".join(restless))

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
-from mqi.case import TRANSITIONS, Event, State
+from mqi.case import SETTLED, TRANSITIONS, Event, State
 from mqi.explain import explain
 from mqi.job import Job
 from mqi.render import case_json, full_reason
@@ -33,6 +33,7 @@ class Promises:
         self._world = world
         self._epoch = -1
         self._checked: set[str] = set()  # results folders that were good once
+        self._seen = 0  # executions
         self._forget()
 
     def _forget(self) -> None:
@@ -44,6 +45,7 @@ class Promises:
         self._begins: dict[int, int] = {}
         self._job_progress: dict[str, float] = {}
         self._case_progress: dict[tuple[object, ...], float] = {}
+        self._before: dict[str, Case] = {}
 
     def hold(self) -> None:
         """Every promise about this moment."""
@@ -59,6 +61,7 @@ class Promises:
                 self._moves_forward(case, jobs[case.case_id], every_job[case.case_id])
                 if case.status is State.COMPLETED:
                     self._has_results(case)
+            self._starts_what_may_start({case.run_digest: case for case in cases if case.run_digest})
 
     # --- events -----------------------------------------------------------------------------------------------
 
@@ -117,6 +120,20 @@ class Promises:
             raise Broken(f"case {case.case_id} went back to {case.progress} %")
         self._case_progress[attempt] = case.progress
 
+    def _starts_what_may_start(self, cases: dict[str, Case]) -> None:
+        """Nothing of a held or settled case starts once the host has agreed to it."""
+        executions = self._world.book.executions
+        for one in executions[self._seen :]:
+            before, case = self._before.get(one.digest), cases.get(one.digest)
+            if before is None or case is None or self._world.book.losses:
+                continue  # a database that was lost did not agree to anything
+            if before.plan_serial == before.host_serial == case.plan_serial and before.status == case.status:
+                if before.held:
+                    raise Broken(f"{one.key} started, and its case {case.case_id} is held")
+                if case.status in SETTLED:
+                    raise Broken(f"{one.key} started, and its case {case.case_id} is {case.status}")
+        self._seen, self._before = len(executions), cases
+
     # --- results ------------------------------------------------------------------------------------------------
 
     def _has_results(self, case: Case) -> None:
@@ -138,6 +155,8 @@ class Promises:
             if words[2:4] != [output["job_key"], case.run_digest]:
                 raise Broken(f"case {case.case_id}: {output['file']} is of {words[2:4]}")
             found[output["file"]] = output["job_key"]
+            if output["job_key"] != self._world.book.newest_good(output["job_key"]):
+                raise Broken(f"case {case.case_id}: {output['file']} is not of the newest attempt")
         wanted = _files(case.beam_numbers)
         if set(found) != set(wanted):
             raise Broken(f"case {case.case_id} is completed without {sorted(set(wanted) - set(found))}")
@@ -159,12 +178,20 @@ class Promises:
 
     def _restless(self, case: Case) -> str:
         if case.status in _MOVES:
-            held = case.held and "held" in case.reason
+            held = case.held and "held" in case.reason and case.cancel_requested_at is None
             return "" if held else "goes no further"
+        if case.status is State.FAILED and not self._may_fail(case):
+            return "nothing has gone wrong with it"
         if case.status is State.WAITING and self._is_newest(case):
             folders = self._world.folders
             return "its folder is complete" if folders.is_complete(case.path) else ""
         return ""
+
+    def _may_fail(self, case: Case) -> bool:
+        book = self._world.book
+        bad = any(one.digest == case.run_digest and one.kind != "ok" for one in book.executions)
+        # Or its inputs changed after they were frozen, before they were sent.
+        return bad or bool(book.losses or book.emptied) or "input files" in case.reason
 
     def _is_newest(self, case: Case) -> bool:
         sql = "SELECT max(revision) FROM cases WHERE path = ?"

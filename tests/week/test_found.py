@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.week.jobs import Ending
 from tests.week.known import OPEN
-from tests.week.world import World
+from tests.week.world import DAY, World
 
 
 @pytest.fixture
@@ -24,7 +25,12 @@ def cycles(world: World, count: int, gap_s: float = 61.0) -> None:
         world.clock.move(gap_s)
 
 
-@pytest.mark.xfail("W1" in OPEN, raises=AssertionError, strict=True, reason="W1: a restored database does not ask the hosts again")
+@pytest.mark.xfail(
+    "W1" in OPEN,
+    raises=AssertionError,
+    strict=True,
+    reason="W1: a restored database does not ask the hosts again",
+)
 def test_a_restored_database_does_not_send_a_run_to_another_host(world: World) -> None:
     world.folders.arrive("P1", 2)
     cycles(world, 2)
@@ -38,3 +44,55 @@ def test_a_restored_database_does_not_send_a_run_to_another_host(world: World) -
     cycles(world, 6)
     keys = [one.key for one in world.book.executions]
     assert len(keys) == len(set(keys))
+
+
+@pytest.mark.xfail(
+    "W2" in OPEN, raises=AssertionError, strict=True, reason="W2: waits for ever for a purged run"
+)
+def test_a_restored_database_does_not_wait_for_a_purged_run(world: World) -> None:
+    world.folders.arrive("P1", 1)
+    cycles(world, 3)
+    assert world.states() == ["running"]
+    world.back_up()
+    cycles(world, 4)
+    world.clock.move(1.1 * DAY)
+    cycles(world, 2)
+    assert not any(host.work.runs for host in world.hosts.values())
+    world.restore()
+    cycles(world, 20)
+    assert world.states() == ["completed"]
+
+
+def _emptied_after_a_cancel(world: World) -> None:
+    world.folders.arrive("P1", 1)
+    world.endings.extend([Ending(), Ending(after_s=600.0)])
+    cycles(world, 4)
+    world.operator("cancel", 0)
+    cycles(world, 3)
+    assert [(one.step, one.kind) for one in world.book.executions] == [
+        ("prepare", "ok"),
+        ("simulate", "cancelled"),
+    ]
+    assert world.states() == ["cancelled"]
+    world.empty("one")
+    world.operator("retry", 0, (None, False))
+
+
+@pytest.mark.xfail(
+    "W3" in OPEN, raises=AssertionError, strict=True, reason="W3: a kept key is executed again"
+)
+def test_a_retry_after_an_emptied_host_gives_new_attempts(world: World) -> None:
+    _emptied_after_a_cancel(world)
+    cycles(world, 8)
+    assert world.states() == ["completed"]
+
+
+@pytest.mark.xfail(
+    "W3" in OPEN, raises=AssertionError, strict=True, reason="W3: nobody hears that a kept job failed"
+)
+def test_a_kept_job_that_fails_again_on_an_emptied_host_ends_its_case(world: World) -> None:
+    world.book.strict = False  # this is about what comes after the second execution
+    _emptied_after_a_cancel(world)
+    world.endings.append(Ending("failed", 3))
+    cycles(world, 20)
+    assert world.states() == ["failed"]

@@ -8,6 +8,7 @@ import sqlite3
 import tempfile
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -63,13 +64,26 @@ OUTPUTS = {"prepare": ("beams.json",), "simulate": ("dose.txt", "more/grid.bin")
 class WeekSite(Site):
     """A site whose hosts are simulated."""
 
-    def __init__(self, settings: Settings, store: Store, hosts: dict[str, SimulatedHost], clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, hosts: dict[str, SimulatedHost], clock: Clock
+    ) -> None:
         super().__init__(settings, store, now=clock)
         self._simulated = hosts
 
     def host(self, name: str) -> Host:
         self.host_settings(name)
         return self._simulated[name]
+
+
+@dataclass(frozen=True)
+class Said:
+    """A decision of an operator about a case. `argument` of a retry: (from step, all)."""
+
+    case_id: int
+    what: str
+    argument: Any
+    digest: str | None
+    at: float
 
 
 class World:
@@ -95,6 +109,8 @@ class World:
         }
         # Told of every database that was lost, so that promises about rows begin anew.
         self.epoch = 0
+        # What operators decided (retry, cancel, skip) and mqi has taken.
+        self.said: list[Said] = []
         self._backup: Path | None = None
         # The scripts that are deployed: ours are few, so that hashing them costs nothing.
         self._patch = mock.patch("mqi.steps.begin.remote_scripts", lambda: self._scripts)
@@ -162,6 +178,13 @@ class World:
         if not cases:
             return ""
         case = cases[pick % len(cases)]
+        said = Said(case.case_id, what, argument, case.run_digest, self.clock.time)
+        answer = self._try(site, case, what, argument)
+        if answer and what in ("retry", "cancel", "skip"):
+            self.said.append(said)
+        return answer
+
+    def _try(self, site: Site, case: Case, what: str, argument: Any) -> str:
         try:
             if what == "retry":
                 return self._retry(site, case, *argument)
@@ -199,7 +222,7 @@ class World:
 
     def restore(self) -> bool:
         """The copy is put back."""
-        if self._backup is None:
+        if self._backup is None or ("W2" in self.known and self._knows_purged(self._backup)):
             return False
         self.delete_database()
         shutil.copy(self._backup, self.settings.paths.database)
@@ -207,7 +230,21 @@ class World:
             with contextlib.closing(sqlite3.connect(self.settings.paths.database)) as connection:
                 connection.execute("UPDATE hosts SET inventoried_at = NULL")
                 connection.commit()
+        if "W3" in self.known:
+            for name in {host for host, _at in self.book.emptied}:
+                self._count_as_purged(name)
         return True
+
+    def _knows_purged(self, backup: Path) -> bool:
+        """Whether a case is in flight there whose run has gone from its host since."""
+        purged = {
+            key for host in self.hosts.values() for key in host.work.receipts if key not in host.work.runs
+        }
+        with contextlib.closing(sqlite3.connect(backup)) as connection:
+            rows = connection.execute(
+                "SELECT run_key FROM cases WHERE status IN ('queued', 'running', 'fetching')"
+            )
+            return any(row[0] in purged for row in rows)
 
     def delete_database(self) -> None:
         for path in self.root.glob("mqi.db*"):
@@ -232,8 +269,19 @@ class World:
 
     def empty(self, name: str) -> None:
         """The work directory of a host is emptied."""
+        if "W3" in self.known and self.settings.paths.database.exists():
+            kept = "SELECT 1 FROM cases JOIN jobs USING (case_id) WHERE host = ? AND cases.status = 'submitting' AND state = 'done'"
+            if self.read(kept, name):
+                return
+            self._count_as_purged(name)
         self.hosts[name].empty()
         self.book.emptied.append((name, self.clock.time))
+
+    def _count_as_purged(self, host: str) -> None:
+        sql = "UPDATE cases SET purged_at = ? WHERE host = ? AND status NOT IN ('submitting', 'queued', 'running', 'fetching')"
+        with contextlib.closing(sqlite3.connect(self.settings.paths.database)) as connection:
+            connection.execute(sql, (self.clock.time, host))
+            connection.commit()
 
     def _started(self, host: SimulatedHost, run: Run, planned: Json, job: Job) -> Ending:
         self.book.started(host.settings.name, host.work.work_id, run, planned, job, self.clock.time)
@@ -245,6 +293,10 @@ class World:
         self.book.ended(job)
 
     # --- looking ------------------------------------------------------------------------------------------------
+
+    def states(self) -> list[str]:
+        """The state of each case, oldest case first."""
+        return [str(row["status"]) for row in self.read("SELECT status FROM cases ORDER BY case_id")]
 
     def read(self, sql: str, *parameters: object) -> list[sqlite3.Row]:
         """Rows of the database, past everything."""

@@ -1,0 +1,55 @@
+"""A run that was fetched and purged before this database knew of it: what the host's receipt means."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from mqi.case import Event, State
+from mqi.planning import jobs_of_receipt
+from mqi.results import find_published
+from mqi.rows import Case
+from mqi.site import Site
+from mqi.steps import StepReport
+
+log = logging.getLogger("mqi.adopt")
+
+
+def adopt_receipt(site: Site, case: Case, receipt: Mapping[str, Any], report: StepReport) -> None:
+    """Complete the case from its verified results, if they are here; else say that they are not.
+
+    The run was computed, fetched and released, and the host keeps no more than the receipt. Nothing is
+    computed again by itself: what became of the results is for a person to find out.
+    """
+    serial = int(receipt.get("serial") or 0)
+    spent: dict[str, Any] = {"plan_serial": max(serial, case.plan_serial), "host_serial": max(serial, case.plan_serial)}
+    site.store.put_jobs(jobs_of_receipt(receipt, case.case_id))
+    published = find_published(site.settings.paths.results, case)
+    if published is not None:
+        site.store.record(
+            case,
+            Event.ADOPT,
+            "computed earlier; its verified results were found here",
+            results_path=str(published),
+            completed_at=site.now(),
+            released_at=site.now(),
+            purged_at=site.now(),
+            progress=100.0,
+            cancel_requested_at=None,
+            **spent,
+        )
+        report.add("adopted", f"case {case.case_id}: its results were here already")
+        log.info("its verified results were found here")
+        return
+    event = Event.REFUSE if case.status is State.SUBMITTING else Event.FORGET
+    site.store.record(
+        case,
+        event,
+        "this very case was computed and fetched earlier, but its results are not below the results folder",
+        hint=f"restore the results folder from its backup, or compute it again: mqi retry {case.case_id} --all",
+        purged_at=site.now(),
+        cancel_requested_at=None,
+        **spent,
+    )
+    report.add("refused", f"case {case.case_id}: its results are missing")
