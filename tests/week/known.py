@@ -7,6 +7,5 @@ from __future__ import annotations
 
 # Number in /work/spec/week-findings.md -> what goes wrong.
 OPEN: dict[str, str] = {
-    "W2": "a restored database waits for ever for a run that was purged since",
-    "W3": "a retry after the work directory was emptied executes kept keys again",
+    "W4": "a restored database does not see that the host has a newer plan",
 }
