@@ -28,6 +28,7 @@ def open_host(settings: HostSettings, installation: str) -> Host:
     """
     if settings.type not in TYPES:
         raise ConfigurationProblem(
-            f"host {settings.name}: there is no type {settings.type!r}", f"known are: {', '.join(sorted(TYPES))}"
+            f"host {settings.name}: there is no type {settings.type!r}",
+            f"known are: {', '.join(sorted(TYPES))}",
         )
     return TYPES[settings.type](settings, installation)

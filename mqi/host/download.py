@@ -176,5 +176,3 @@ def _hash_prefix(target: Any, length: int, hasher: Any, buffer: memoryview) -> N
 def _write_all(target: Any, view: memoryview) -> None:
     while view:
         view = view[target.write(view) :]
-
-

@@ -66,7 +66,9 @@ class LocalHost(AgentHost):
         return target.name
 
     def _open_channel(self, arguments: Sequence[str]) -> Channel:
-        return ProcessChannel([self.settings.python or sys.executable, "-I", "-S", *arguments], self.settings.name)
+        return ProcessChannel(
+            [self.settings.python or sys.executable, "-I", "-S", *arguments], self.settings.name
+        )
 
 
 def _copy_durably(source: Path, target: Path) -> None:

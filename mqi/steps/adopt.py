@@ -23,7 +23,10 @@ def adopt_receipt(site: Site, case: Case, receipt: Mapping[str, Any], report: St
     computed again by itself: what became of the results is for a person to find out.
     """
     serial = int(receipt.get("serial") or 0)
-    spent: dict[str, Any] = {"plan_serial": max(serial, case.plan_serial), "host_serial": max(serial, case.plan_serial)}
+    spent: dict[str, Any] = {
+        "plan_serial": max(serial, case.plan_serial),
+        "host_serial": max(serial, case.plan_serial),
+    }
     site.store.put_jobs(jobs_of_receipt(receipt, case.case_id))
     published = find_published(site.settings.paths.results, case)
     if published is not None:

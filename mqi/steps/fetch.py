@@ -233,7 +233,12 @@ def _complete(
 
 def _not_there(site: Site, case: Case, why: str, report: StepReport) -> None:
     """The host does not have the results (any more): perhaps they were fetched before a backup was restored."""
-    run = site.ask(case.host, [{"verb": "report", "runs": [case.run_key]}]).replies[0].get("runs", {}).get(case.run_key)
+    run = (
+        site.ask(case.host, [{"verb": "report", "runs": [case.run_key]}])
+        .replies[0]
+        .get("runs", {})
+        .get(case.run_key)
+    )
     if run is not None and run.get("receipt") is not None and not run.get("jobs"):
         adopt_receipt(site, case, run["receipt"], report)
         return

@@ -132,12 +132,15 @@ def _observe(site: Site, case: Case, runs: Mapping[str, Any], report: StepReport
         return
     receipt = run.get("receipt")
     if receipt is not None and not run.get("jobs"):
-        adopt_receipt(site, case, receipt, report)  # purged before this (restored) database knew that it ended
+        adopt_receipt(
+            site, case, receipt, report
+        )  # purged before this (restored) database knew that it ended
         return
     before = site.store.jobs(case.case_id)
     reported = run.get("jobs") or {}
     after = [
-        _with_log(site, case, observe(job, reported.get(job.job_key)), reported.get(job.job_key)) for job in before
+        _with_log(site, case, observe(job, reported.get(job.job_key)), reported.get(job.job_key))
+        for job in before
     ]
     with site.store.together():
         changed = [new for new, old in zip(after, before, strict=True) if new != old]
