@@ -11,6 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from _components import install_components
 from _venv import ROOT, ensure
 
 
@@ -19,6 +20,7 @@ def main() -> int:
     arguments = sys.argv[1:]
     slow = "--slow" in arguments
     arguments = [argument for argument in arguments if argument != "--slow"]
+    install_components()
     python = ensure("dev")
     marker = [] if slow else ["-m", "not slow"]
     # Most tests wait for processes: two workers take half the time.

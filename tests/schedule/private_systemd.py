@@ -34,8 +34,8 @@ class PrivateSystemd:
             uid = self.run("id", "-u", user).stdout.strip()
             command = ["runuser", "-u", user, "--", "env", f"XDG_RUNTIME_DIR=/run/user/{uid}", f"HOME=/home/{user}", *argv]
         done = subprocess.run(
-            ["nsenter", "--target", str(self._pid), "--mount", "--uts", "--ipc", "--pid", "--cgroup", "--wd=/",
-             "env", "-i", *environment, *command],
+            ["nsenter", "--target", str(self._pid), "--mount", "--uts", "--ipc", "--pid", "--cgroup",
+             "env", "-C", "/", "-i", *environment, *command],
             capture_output=True, text=True, encoding="utf-8", stdin=subprocess.DEVNULL, timeout=120, check=False,
         )  # fmt: skip
         if check and done.returncode != 0:
@@ -45,7 +45,7 @@ class PrivateSystemd:
     def write(self, path: str, text: str) -> None:
         """Write a file there."""
         subprocess.run(
-            ["nsenter", "--target", str(self._pid), "--mount", "--wd=/", "tee", path],
+            ["nsenter", "--target", str(self._pid), "--mount", "tee", path],
             input=text, text=True, encoding="utf-8", stdout=subprocess.DEVNULL, check=True,
         )  # fmt: skip
 
