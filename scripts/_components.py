@@ -12,6 +12,7 @@ PROGRAMS = {
     "dbus-daemon": "dbus",
     "crontab": "cron",
     "unshare": "util-linux",
+    "xmllint": "libxml2-utils",
 }
 
 

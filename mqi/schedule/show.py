@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from mqi.errors import MqiError, UsageProblem
 from mqi.schedule.computer import SCHEDULERS
-from mqi.schedule.items import Outcome, Standing, compare
-from mqi.schedule.order import AUTO, Computer, Order, complete_order
+from mqi.schedule.items import MISSING, Outcome, Standing, compare
+from mqi.schedule.order import AUTO, SCHTASKS, Computer, Order, complete_order
 from mqi.schedule.place import Place
 from mqi.schedule.record import read_order, record_path
 from mqi.schedule.report import Shown, beats
@@ -39,6 +39,9 @@ def show(
             outcomes = scheduler.outcomes(order, place)
         except MqiError as error:
             problems.append(f"{error}{f' ({error.hint})' if error.hint else ''}")
+    hidden = order is not None and order.backend == SCHTASKS and not computer.administrator
+    if hidden and any(one.state == MISSING for one in standings):
+        problems.append("Windows may hide tasks from you: look again in a console opened as administrator")
     every_s = order.every_s if order else int(settings.timing.interval_s)
     return Shown(
         order,

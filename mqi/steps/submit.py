@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from mqi.host.base import Blob
 from mqi.job import JobState
 from mqi.logs import correlation
 from mqi.manifest import Manifest
-from mqi.planning import jobs_of_plan
+from mqi.planning import jobs_of_plan, jobs_of_receipt
 from mqi.policy import HostView, choose_submissions
 from mqi.rows import Case, dumps
 from mqi.site import Site
@@ -168,15 +168,29 @@ def _offer(
                 known = reply.get("known")
                 if known and _adopt(site, case, known, report):
                     continue
-                if not (known or {}).get("plan") and _keeps_jobs(site, case):
-                    # What the plan wants to build upon is not there (another work directory, or purged).
-                    case = refreeze(site, case, redo_all=True)
+                receipt = (known or {}).get("receipt") or {}
+                spent = int(receipt.get("serial") or 0) >= case.plan_serial
+                if not (known or {}).get("plan") and (spent or _keeps_jobs(site, case)):
+                    # What the plan wants to build upon is not there (another work directory, or purged), or
+                    # its serial was used before the backup that this database was restored from.
+                    case = _freeze_above(site, case, receipt)
                 ready.append((case, [(str(sha256), int(offset)) for sha256, offset in reply["missing"]]))
             except HostRefused as refusal:
                 _refused(site, case, refusal, report)
             except StaleCase:
                 continue
     return ready
+
+
+def _freeze_above(site: Site, case: Case, receipt: Mapping[str, Any]) -> Case:
+    """Freeze everything anew, above the serial and the job keys that the host's receipt has."""
+    known = {job.job_key for job in site.store.jobs(case.case_id, all_attempts=True)}
+    with site.store.together():
+        spent = jobs_of_receipt(receipt, case.case_id)
+        site.store.put_jobs(job for job in spent if job.job_key not in known)
+        serial = max(case.plan_serial, int(receipt.get("serial") or 0))
+        case = site.store.update(case, plan_serial=serial)
+        return refreeze(site, case, redo_all=True)
 
 
 def _keeps_jobs(site: Site, case: Case) -> bool:

@@ -83,7 +83,10 @@ def _ask_about(site: Site, host: str, cases: Sequence[Case], report: StepReport)
         log.info("an older answer of %s arrived late and is dropped", host)
         return
     runs = answer.replies[-1].get("runs") or {}
+    taken_over = _take_over_newer(site, host, [site.store.case(case.case_id) for case in cases], runs)
     for case in cases:
+        if case.case_id in taken_over:
+            continue  # the next question is about the plan that it has now
         with correlation(case.label):
             try:
                 _observe(site, site.store.case(case.case_id), runs, report)
@@ -98,24 +101,51 @@ def _wish_answered(site: Site, case: Case, raw: Mapping[str, Any]) -> None:
     if outcome in ("accepted", "same"):
         site.store.update(case, host_serial=case.plan_serial)
     elif outcome == "newer":
-        # A restored database: the host has seen later wishes than this side remembers. They stand.
-        plan = raw["plan"]
-        with site.store.together():
-            site.store.put_jobs(_unknown_jobs(site, case, plan))
-            site.store.note(
-                case,
-                "taken over",
-                "the host knew a later plan of this run than the database",
-                plan=dumps(plan),
-                plan_serial=int(plan["serial"]),
-                host_serial=int(plan["serial"]),
-                held=int(plan["held"]),
-                priority=int(plan["priority"]),
-                cancel_requested_at=site.now() if plan["cancel"] else None,
-            )
+        _take_over(site, case, raw["plan"])
     else:
         reason = raw.get("reason") or raw.get("message") or outcome or "no reason given"
         log.warning("the host did not take the changed plan: %s", reason)
+
+
+def _take_over(site: Site, case: Case, plan: Mapping[str, Any]) -> None:
+    """A restored database: the host has seen later wishes than this side remembers. They stand."""
+    with site.store.together():
+        site.store.put_jobs(_unknown_jobs(site, case, plan))
+        site.store.note(
+            case,
+            "taken over",
+            "the host knew a later plan of this run than the database",
+            plan=dumps(plan),
+            plan_serial=int(plan["serial"]),
+            host_serial=int(plan["serial"]),
+            held=int(plan["held"]),
+            priority=int(plan["priority"]),
+            cancel_requested_at=site.now() if plan["cancel"] else None,
+        )
+
+
+def _take_over_newer(site: Site, host: str, cases: Sequence[Case], runs: Mapping[str, Any]) -> set[int]:
+    """Ask for the plans that the host has and this database does not know; the cases that have changed."""
+    behind = [
+        case
+        for case in cases
+        if int((runs.get(case.run_key or "") or {}).get("serial") or 0) > case.plan_serial
+    ]
+    if not behind:
+        return set()
+    calls: list[dict[str, Any]] = [
+        {"verb": "have", "run_key": case.run_key, "digest": case.run_digest, "blobs": []} for case in behind
+    ]
+    changed = set()
+    for case, reply in zip(behind, site.ask(host, calls).replies, strict=True):
+        plan = (reply.get("known") or {}).get("plan")
+        if plan:
+            changed.add(case.case_id)
+            try:
+                _take_over(site, case, plan)
+            except StaleCase:
+                log.info("changed by somebody else meanwhile; the next run reads it again")
+    return changed
 
 
 def _unknown_jobs(site: Site, case: Case, plan: Mapping[str, Any]) -> list[Job]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
+from mqi.config import load_settings
 from mqi.errors import UsageProblem
 from mqi.schedule.items import AS_EXPECTED, MISSING, compare
+from mqi.schedule.order import Computer
 from mqi.schedule.programs import SchedulerProblem
+from mqi.schedule.show import show
 from mqi.schedule.with_schtasks import TaskScheduler
-from tests.schedule.conftest import WINDOWS_PLACE, FakePrograms, make_order
+from tests.schedule.conftest import WINDOWS_PLACE, FakePrograms, Installed, make_order
 
 # Keeps each task's XML as bytes in state/tasks. Words are Korean in Windows' code page, as on the sites.
 FAKE_SCHTASKS = r"""
@@ -190,3 +194,14 @@ def test_what_an_administrator_is_told() -> None:
     (_rem, line) = scheduler.by_hand(managed, WINDOWS_PLACE, scheduler.expected(managed, WINDOWS_PLACE), "")
     assert line.startswith('powershell -NoProfile -NonInteractive -Command "$ErrorActionPreference')
     assert "'mqi-cycle.xml'" in line
+
+
+@pytest.mark.parametrize("administrator", [True, False])
+def test_show_for_somebody_who_may_not_see_the_tasks(administrator: bool, windows: FakePrograms, installed: Installed) -> None:
+    computer = Computer(True, administrator, "PC\\kim", ("schtasks",))
+    settings = load_settings(installed.config, os.environ)
+    shown = show(computer, settings, WINDOWS_PLACE, {}, 1_800_000_000.0)
+    assert [one.state for one in shown.standings] == [MISSING]
+    assert bool(shown.problems) is not administrator
+    assert shown.order is not None
+    assert (shown.order.user, shown.order.logon) == ("PC\\kim", "password")

@@ -119,7 +119,9 @@ class SimulatedHost:
         progress: Progress | None = None,
     ) -> UploadOutcome:
         fault = self._reach([])
-        stored, changed, unreadable = [], [], []
+        stored: list[str] = []
+        changed: list[str] = []
+        unreadable: list[tuple[str, str]] = []
         for number, (blob, _offset) in enumerate(blobs):
             if number and fault == "half":
                 raise self._unreachable("the connection broke")
@@ -146,7 +148,8 @@ class SimulatedHost:
         progress: Progress | None = None,
     ) -> DownloadOutcome:
         fault = self._reach([])
-        done, failed = [], []
+        done: list[RemoteFile] = []
+        failed: list[tuple[RemoteFile, str]] = []
         for number, file in enumerate(files):
             if number and fault == "half":
                 raise self._unreachable("the connection broke")

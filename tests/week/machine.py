@@ -59,7 +59,8 @@ def happens(**strategies: Any) -> Callable[[Callable[..., None]], Callable[..., 
             self.whole = True
 
         then.__name__ = act.__name__
-        return rule(after=after, **strategies)(then)
+        made: Callable[..., None] = rule(after=after, **strategies)(then)  # type: ignore[no-untyped-call]
+        return made
 
     return decorate
 

@@ -53,7 +53,8 @@ class Wishes:
 
     def _retried(self, case_id: int, said: Said) -> None:
         events = self._world.read("SELECT * FROM events WHERE case_id = ? AND at >= ?", case_id, said.at)
-        if not any(event["event"] in (Event.RETRY, Event.LOOK_AGAIN) for event in events):
+        again = [event for event in events if event["event"] in (Event.RETRY, Event.LOOK_AGAIN)]
+        if all(event["before"] == event["after"] for event in again):
             raise Broken(f"the retry of case {case_id} was forgotten")
         case = self._world.read("SELECT * FROM cases WHERE case_id = ?", case_id)[0]
         if case["status"] != State.COMPLETED or case["run_digest"] != said.digest or said.argument is None:
@@ -61,10 +62,10 @@ class Wishes:
         from_step, redo_all = said.argument
         first = 0 if redo_all else STEPS.index(from_step) if from_step else len(STEPS)
         for step in STEPS[first:]:
-            again = [
+            done = [
                 one
                 for one in self._world.book.executions
                 if (one.digest, one.step, one.kind) == (said.digest, step, "ok") and one.at >= said.at
             ]
-            if not again:
+            if not done:
                 raise Broken(f"case {case_id} is completed, and {step} was not computed again as asked")

@@ -222,29 +222,25 @@ class World:
 
     def restore(self) -> bool:
         """The copy is put back."""
-        if self._backup is None or ("W2" in self.known and self._knows_purged(self._backup)):
+        if self._backup is None or ("W4" in self.known and self._is_behind(self._backup)):
             return False
         self.delete_database()
         shutil.copy(self._backup, self.settings.paths.database)
-        if "W1" in self.known:
-            with contextlib.closing(sqlite3.connect(self.settings.paths.database)) as connection:
-                connection.execute("UPDATE hosts SET inventoried_at = NULL")
-                connection.commit()
-        if "W3" in self.known:
-            for name in {host for host, _at in self.book.emptied}:
-                self._count_as_purged(name)
         return True
 
-    def _knows_purged(self, backup: Path) -> bool:
-        """Whether a case is in flight there whose run has gone from its host since."""
-        purged = {
-            key for host in self.hosts.values() for key in host.work.receipts if key not in host.work.runs
+    def _is_behind(self, backup: Path) -> bool:
+        """Whether a host has a newer plan of a run that the backup knows."""
+        serials = {
+            key: run.plan["serial"] for host in self.hosts.values() for key, run in host.work.runs.items()
         }
+        for host in self.hosts.values():
+            for key, receipt in host.work.receipts.items():
+                serials.setdefault(key, receipt["serial"])
         with contextlib.closing(sqlite3.connect(backup)) as connection:
             rows = connection.execute(
-                "SELECT run_key FROM cases WHERE status IN ('queued', 'running', 'fetching')"
-            )
-            return any(row[0] in purged for row in rows)
+                "SELECT run_key, plan_serial FROM cases WHERE run_key IS NOT NULL"
+            ).fetchall()
+        return any(serials.get(key, 0) > serial for key, serial in rows)
 
     def delete_database(self) -> None:
         for path in self.root.glob("mqi.db*"):
@@ -269,19 +265,8 @@ class World:
 
     def empty(self, name: str) -> None:
         """The work directory of a host is emptied."""
-        if "W3" in self.known and self.settings.paths.database.exists():
-            kept = "SELECT 1 FROM cases JOIN jobs USING (case_id) WHERE host = ? AND cases.status = 'submitting' AND state = 'done'"
-            if self.read(kept, name):
-                return
-            self._count_as_purged(name)
         self.hosts[name].empty()
         self.book.emptied.append((name, self.clock.time))
-
-    def _count_as_purged(self, host: str) -> None:
-        sql = "UPDATE cases SET purged_at = ? WHERE host = ? AND status NOT IN ('submitting', 'queued', 'running', 'fetching')"
-        with contextlib.closing(sqlite3.connect(self.settings.paths.database)) as connection:
-            connection.execute(sql, (self.clock.time, host))
-            connection.commit()
 
     def _started(self, host: SimulatedHost, run: Run, planned: Json, job: Job) -> Ending:
         self.book.started(host.settings.name, host.work.work_id, run, planned, job, self.clock.time)
