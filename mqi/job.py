@@ -229,7 +229,8 @@ def choose_attempts(
 
     A good job is kept when its definition is the same as then and everything that it consumes is kept
     too; so a retry never mixes two versions of the physics and never repeats good work. `from_step` and
-    `redo_all` redo more. Attempts that were planned but never reached the host keep their number.
+    `redo_all` redo more. The number of an attempt that was planned is spent, whether it reached the host
+    or not.
     """
     latest: dict[tuple[str, int | None], Job] = {}
     for job in history:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mqi.case import Event, State
@@ -12,6 +13,7 @@ from mqi.results import find_published
 from mqi.rows import Case
 from mqi.site import Site
 from mqi.steps import StepReport
+from mqi.steps.operate import follow_retry
 
 log = logging.getLogger("mqi.adopt")
 
@@ -29,30 +31,39 @@ def adopt_receipt(site: Site, case: Case, receipt: Mapping[str, Any], report: St
     }
     site.store.put_jobs(jobs_of_receipt(receipt, case.case_id))
     published = find_published(site.settings.paths.results, case)
-    if published is not None:
-        site.store.record(
-            case,
-            Event.ADOPT,
-            "computed earlier; its verified results were found here",
-            results_path=str(published),
-            completed_at=site.now(),
-            released_at=site.now(),
-            purged_at=site.now(),
-            progress=100.0,
-            cancel_requested_at=None,
-            **spent,
-        )
-        report.add("adopted", f"case {case.case_id}: its results were here already")
-        log.info("its verified results were found here")
+    if published is None:
+        with site.store.together():
+            follow_retry(site, _say_missing(site, case, spent))
+        report.add("refused", f"case {case.case_id}: its results are missing")
         return
-    event = Event.REFUSE if case.status is State.SUBMITTING else Event.FORGET
-    site.store.record(
+    with site.store.together():
+        follow_retry(site, _complete(site, case, published, spent))
+    report.add("adopted", f"case {case.case_id}: its results were here already")
+    log.info("its verified results were found here")
+
+
+def _complete(site: Site, case: Case, published: Path, spent: Mapping[str, Any]) -> Case:
+    return site.store.record(
         case,
-        event,
+        Event.ADOPT,
+        "computed earlier; its verified results were found here",
+        results_path=str(published),
+        completed_at=site.now(),
+        released_at=site.now(),
+        purged_at=site.now(),
+        progress=100.0,
+        cancel_requested_at=None,
+        **spent,
+    )
+
+
+def _say_missing(site: Site, case: Case, spent: Mapping[str, Any]) -> Case:
+    return site.store.record(
+        case,
+        Event.REFUSE if case.status is State.SUBMITTING else Event.FORGET,
         "this very case was computed and fetched earlier, but its results are not below the results folder",
         hint=f"restore the results folder from its backup, or compute it again: mqi retry {case.case_id} --all",
         purged_at=site.now(),
         cancel_requested_at=None,
         **spent,
     )
-    report.add("refused", f"case {case.case_id}: its results are missing")

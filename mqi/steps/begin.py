@@ -105,9 +105,9 @@ def _first_job(frozen: Frozen) -> dict[str, Any]:
     return {"current_step": step, "pueue_group": groups[step]}
 
 
-def refreeze(site: Site, case: Case, *, redo_all: bool = False) -> Case:
-    """Freeze anew a case whose plan names scripts that are no longer here (mqi was updated in between), or
-    jobs whose outputs the host does not have (`redo_all`).
+def refreeze(site: Site, case: Case, why: str, *, redo_all: bool = False) -> Case:
+    """Freeze anew a case whose plan names scripts or configuration files that are no longer here, or jobs
+    whose outputs the host does not have (`redo_all`).
 
     The host never got the old plan; the serial goes up, so a late copy of it changes nothing.
     """
@@ -128,9 +128,7 @@ def refreeze(site: Site, case: Case, *, redo_all: bool = False) -> Case:
         return site.store.note(
             case,
             "freeze again",
-            "the host does not have what it would build upon"
-            if redo_all
-            else "mqi was updated before the host had the plan",
+            why,
             plan=dumps(frozen.plan),
             plan_serial=int(frozen.plan["serial"]),
         )

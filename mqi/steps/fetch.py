@@ -31,6 +31,7 @@ from mqi.site import Site
 from mqi.steps import StepReport
 from mqi.steps.adopt import adopt_receipt
 from mqi.steps.begin import workflow_of
+from mqi.steps.operate import follow_retry
 from mqi.steps.purge import forget_old_hashes, purge_due
 from mqi.store import StaleCase
 from mqi.workflow import Workflow
@@ -217,7 +218,9 @@ def _complete(
     good = all(job.state is JobState.DONE for job in jobs)
     columns: dict[str, Any] = {"results_path": str(final), "completed_at": site.now()}
     if good:
-        site.store.record(case, Event.PUBLISH, "its verified results are here", progress=100.0, **columns)
+        with site.store.together():
+            words = "its verified results are here"
+            follow_retry(site, site.store.record(case, Event.PUBLISH, words, progress=100.0, **columns))
         report.add("completed", f"case {case.case_id}: completed, {final}")
         log.info("completed")
         return
@@ -226,7 +229,8 @@ def _complete(
     failed = next((job for job in bad if job.state in (JobState.FAILED, JobState.LOST)), bad[0])
     reason = f"{failed.title()}: {failed.reason}" + (f" ({notes})" if notes else "")
     hint = f"read the log: mqi logs {case.case_id}; when the cause is gone: mqi retry {case.case_id}"
-    site.store.record(case, Event.PUBLISH_PARTIAL, reason, hint=hint, **columns)
+    with site.store.together():
+        follow_retry(site, site.store.record(case, Event.PUBLISH_PARTIAL, reason, hint=hint, **columns))
     report.add("failed", f"case {case.case_id}: failed, {reason}")
     log.error("failed: %s", reason)
 
@@ -242,13 +246,10 @@ def _not_there(site: Site, case: Case, why: str, report: StepReport) -> None:
     if run is not None and run.get("receipt") is not None and not run.get("jobs"):
         adopt_receipt(site, case, run["receipt"], report)
         return
-    site.store.record(
-        case,
-        Event.FORGET,
-        f"host {case.host} no longer has its results: {why}",
-        purged_at=site.now(),
-        hint=f"compute it again: mqi retry {case.case_id}",
-    )
+    words = f"host {case.host} no longer has its results: {why}"
+    hint = f"compute it again: mqi retry {case.case_id}"
+    with site.store.together():
+        follow_retry(site, site.store.record(case, Event.FORGET, words, purged_at=site.now(), hint=hint))
     report.add("forgotten", f"case {case.case_id}: {why}")
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from mqi.case import Event, State, next_state
-from mqi.errors import UsageProblem
+from mqi.errors import ConfigurationProblem, UsageProblem
 from mqi.rows import Case, dumps
 from mqi.site import Site
 from mqi.steps.begin import freeze_case, frozen_manifest, workflow_of
@@ -36,31 +37,49 @@ def retry(site: Site, case: Case, *, from_step: str | None, redo_all: bool, reas
     if next_state(case.status, Event.RETRY) is None:
         raise UsageProblem(f"case {case.case_id} is {case.status}; there is nothing to retry", _why(case))
     if case.status is State.COMPLETED:
-        _refuse_idle_retry(site, case, from_step, redo_all, reason)
+        if not reason:
+            raise UsageProblem(
+                f"case {case.case_id} is completed; computing it again needs a reason, for the record",
+                f'mqi retry {case.case_id} --from STEP --reason "…"',
+            )
+        if not _would_compute(site, case, from_step, redo_all):
+            raise UsageProblem(
+                f"every job of case {case.case_id} is good and nothing changed since; there is nothing to redo",
+                "redo from one step on with --from STEP, or everything with --all",
+            )
     site.store.record(
         case, Event.RETRY, reason or "asked for by an operator", retry=wish, cancel_requested_at=None
     )
     return "it is submitted again by the next run"
 
 
-def _refuse_idle_retry(site: Site, case: Case, from_step: str | None, redo_all: bool, reason: str) -> None:
-    """A completed case is only computed again for a reason, and only when something would run."""
-    if not reason:
-        raise UsageProblem(
-            f"case {case.case_id} is completed; computing it again needs a reason, for the record",
-            f'mqi retry {case.case_id} --from STEP --reason "…"',
-        )
+def _would_compute(site: Site, case: Case, from_step: str | None, redo_all: bool) -> bool:
+    """Whether a retry of a completed case would run anything."""
     manifest = frozen_manifest(site, case)
     if manifest is None or redo_all or from_step or case.purged_at is not None:
-        return
+        return True
     frozen = freeze_case(
         site, case, manifest, case.run_digest or "", case.run_key or "", from_step=None, redo_all=False
     )
-    if all(choice.keep for choice in frozen.choices):
-        raise UsageProblem(
-            f"every job of case {case.case_id} is good and nothing changed since; there is nothing to redo",
-            "redo from one step on with --from STEP, or everything with --all",
-        )
+    return not all(choice.keep for choice in frozen.choices)
+
+
+def follow_retry(site: Site, case: Case) -> None:
+    """Start the retry that waited for a cancel, now that the case has ended: cancelled, or in another way
+    because the cancel came too late."""
+    if case.retry is None:
+        return
+    wish = json.loads(case.retry)
+    try:
+        void = case.status is State.COMPLETED and not _would_compute(site, case, wish["from"], wish["all"])
+    except ConfigurationProblem as error:
+        void, words = True, f"the retry that waited for the cancel is void: {error}"
+    else:
+        words = "the retry that waited for the cancel is void: every job had ended well before it"
+    if void:
+        site.store.note(case, "retry", words, retry=None, reason=words)
+    else:
+        site.store.record(case, Event.RETRY, "the retry that was asked for meanwhile")
 
 
 def cancel(site: Site, case: Case, *, reason: str = "") -> str:
@@ -83,6 +102,7 @@ def cancel(site: Site, case: Case, *, reason: str = "") -> str:
         reason or "asked for by an operator",
         {"cancel": True},
         cancel_requested_at=site.now(),
+        retry=None,  # the one that is cancelled; another may be asked for from now on
         reason="being cancelled; waits for the host to confirm it",
     )
     return f"{case.host} is told by the next run; the case shows as cancelled when it has confirmed"

@@ -140,12 +140,18 @@ def _offer(
     scripts = site.host(host).deploy()
     offered, calls = [], []
     for case in cases:
+        with correlation(case.label):
+            try:
+                case = _with_what_is_here(site, case, scripts)
+            except StaleCase:
+                continue
+            except ConfigurationProblem as error:
+                site.met(error)
+                _postpone(site, case, str(error), error.hint)
+                continue
         plan = case.frozen_plan
         if plan is None:
             continue
-        if plan["scripts"] != scripts and case.host_serial < case.plan_serial:
-            case = refreeze(site, case)
-            plan = case.frozen_plan or plan
         offered.append(case)
         blobs = {entry["sha256"]: entry["size"] for entry in plan["inputs"]}
         blobs |= {file["sha256"]: file["size"] for job in plan["jobs"] for file in job["files"]}
@@ -177,9 +183,31 @@ def _offer(
                 ready.append((case, [(str(sha256), int(offset)) for sha256, offset in reply["missing"]]))
             except HostRefused as refusal:
                 _refused(site, case, refusal, report)
+            except ConfigurationProblem as error:
+                site.met(error)
+                _postpone(site, case, str(error), error.hint)
             except StaleCase:
                 continue
     return ready
+
+
+def _with_what_is_here(site: Site, case: Case, scripts: str) -> Case:
+    """The case, frozen anew when its plan names scripts or configuration files that are no longer here:
+    nobody could send them, and it would wait for ever."""
+    plan = case.frozen_plan
+    if plan is None or case.host_serial >= case.plan_serial:
+        return case
+    if plan["scripts"] != scripts:
+        return refreeze(site, case, "mqi was updated before the host had the plan")
+    here = {
+        (step, file.name, file.sha256) for step, files in attachments_of(site, case).items() for file in files
+    }
+    if (
+        not {(job["step"], file["name"], file["sha256"]) for job in plan["jobs"] for file in job["files"]}
+        <= here
+    ):
+        return refreeze(site, case, "a configuration file was changed before the host had the plan")
+    return case
 
 
 def _freeze_above(site: Site, case: Case, receipt: Mapping[str, Any]) -> Case:
@@ -190,7 +218,7 @@ def _freeze_above(site: Site, case: Case, receipt: Mapping[str, Any]) -> Case:
         site.store.put_jobs(job for job in spent if job.job_key not in known)
         serial = max(case.plan_serial, int(receipt.get("serial") or 0))
         case = site.store.update(case, plan_serial=serial)
-        return refreeze(site, case, redo_all=True)
+        return refreeze(site, case, "the host does not have what it would build upon", redo_all=True)
 
 
 def _keeps_jobs(site: Site, case: Case) -> bool:
@@ -236,7 +264,7 @@ def _upload(
     """Send what is missing, each blob once for all cases. Returns the cases whose inputs are complete."""
     wanted: dict[str, tuple[Blob, int]] = {}
     for case, missing in offered:
-        local = _local_blobs(site, case)
+        local = _local_blobs(site, case) if missing else {}
         wanted |= {sha256: (local[sha256], offset) for sha256, offset in missing if sha256 in local}
     if not wanted:
         return offered

@@ -31,6 +31,7 @@ from mqi.site import Site
 from mqi.steps import StepReport
 from mqi.steps.adopt import adopt_receipt
 from mqi.steps.begin import workflow_of
+from mqi.steps.operate import follow_retry
 from mqi.store import StaleCase
 
 log = logging.getLogger("mqi.sync")
@@ -284,19 +285,20 @@ def _conclude_cancel(site: Site, case: Case, jobs: Sequence[Job], report: StepRe
     reason = f"cancelled; {done} of {len(jobs)} jobs had finished, and are reused by a retry"
     cancelled = site.store.record(case, Event.CONFIRM_CANCEL, reason, cancel_requested_at=None)
     report.add("cancelled", f"case {case.case_id}: cancelled")
-    if cancelled.retry is not None:
-        site.store.record(cancelled, Event.RETRY, "the retry that was asked for meanwhile")
+    follow_retry(site, cancelled)
 
 
 def _forgotten(site: Site, case: Case, report: StepReport) -> None:
-    site.store.record(
-        case,
-        Event.FORGET,
-        f"host {case.host} answers that it has no such run; its work directory was emptied or replaced",
-        hint=f"find out what happened there, then: mqi retry {case.case_id}",
-        # Nothing that it computed can be reused.
-        purged_at=site.now(),
-    )
+    with site.store.together():
+        forgotten = site.store.record(
+            case,
+            Event.FORGET,
+            f"host {case.host} answers that it has no such run; its work directory was emptied or replaced",
+            hint=f"find out what happened there, then: mqi retry {case.case_id}",
+            # Nothing that it computed can be reused.
+            purged_at=site.now(),
+        )
+        follow_retry(site, forgotten)
     report.add("forgotten", f"case {case.case_id}: the host has forgotten it")
     log.error("the host has no such run")
 

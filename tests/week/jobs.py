@@ -243,6 +243,8 @@ class Shop:
     def feed(self, *, count: bool) -> None:
         """feed.feed: brings the queue to what the plans ask for."""
         candidates: list[tuple[int, int, str, str]] = []
+        # The queue is listed first: what this feed forbids has not started for it.
+        started = {key for key in self.queue if self._has_started(key)}
         for _key, run in sorted(self.runs.items()):
             if run.released:
                 continue
@@ -260,7 +262,7 @@ class Shop:
                     order = run.order * 100000 + position
                     candidates.append((-run.plan["priority"], order, job.key, planned["group"]))
         if self.queue_answers:
-            self._bring(sorted(candidates))
+            self._bring(sorted(candidates), started)
 
     def _settle(self, run: Run) -> None:
         keys = set(run.dropped)
@@ -271,7 +273,11 @@ class Shop:
             if job.exit is None:
                 job.tombstone = True
 
-    def _bring(self, candidates: list[tuple[int, int, str, str]]) -> None:
+    def _has_started(self, key: str) -> bool:
+        run = self.runs.get(key.partition(".")[0])
+        return run is not None and key in run.jobs and run.jobs[key].has_started
+
+    def _bring(self, candidates: list[tuple[int, int, str, str]], started: set[str]) -> None:
         """feed.choose and feed._bring."""
         room: dict[str, int] = {}
         wanted: dict[str, tuple[str, int, int]] = {}
@@ -280,8 +286,7 @@ class Shop:
                 room[group] = room.get(group, 0) + 1
                 wanted[key] = (group, -minus_priority, order)
         for key, (group, priority, _order) in list(self.queue.items()):
-            run = self.runs.get(key.partition(".")[0])
-            if run is not None and run.job(key).has_started:
+            if key in started:
                 wanted.pop(key, None)
             elif key in wanted and wanted[key][:2] == (group, priority):
                 del wanted[key]

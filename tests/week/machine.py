@@ -1,13 +1,15 @@
 """The rules of a week: everything that people, programs and disks do to an installation.
 
-After every rule some cycles follow, so that whatever happened meets mqi in the middle of its work.
+There is one rule, which chooses among events: with one rule per event Hypothesis would leave out many of them
+in each week, and often repeat one of them for a whole week. After every event some cycles follow, so that
+whatever happened meets mqi in the middle of its work.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -20,14 +22,16 @@ from tests.week.peace import peace
 from tests.week.promises import Promises
 from tests.week.world import World
 
+_Act = TypeVar("_Act", bound=Callable[..., None])
+
 names = st.sampled_from(["P1", "P2", "P3"])
 seeds = st.sampled_from(SEEDS)
 hosts = st.sampled_from(["one", "two"])
 picks = st.integers(0, 5)
 looks = st.integers(0, 60)
 steps = st.sampled_from(["", "scan", "submit", "sync", "fetch"])
-# The seconds before each of the cycles that follow a rule.
-after = st.lists(st.sampled_from([61.0, 61.0, 5.0, 200.0, 900.0]), max_size=4)
+# The seconds before each of the cycles that follow an event.
+gaps = st.lists(st.sampled_from([61.0, 61.0, 5.0, 200.0, 900.0]), max_size=4)
 endings = st.one_of(
     st.just(Ending()),
     st.builds(
@@ -44,32 +48,26 @@ words = st.one_of(
 )
 
 
-def happens(**strategies: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A rule after which cycles follow."""
+_EVENTS: list[st.SearchStrategy[tuple[str, dict[str, Any]]]] = []
 
-    def decorate(act: Callable[..., None]) -> Callable[..., None]:
-        def then(self: Week, after: Sequence[float], **arguments: Any) -> None:
-            self.whole = False
-            act(self, **arguments)
-            self.promises.hold()
-            for gap in after:
-                self.world.clock.move(gap)
-                self.world.cycle()
-                self.promises.hold()
-            self.whole = True
 
-        then.__name__ = act.__name__
-        made: Callable[..., None] = rule(after=after, **strategies)(then)  # type: ignore[no-untyped-call]
-        return made
+def event(weight: int = 1, **strategies: st.SearchStrategy[Any]) -> Callable[[_Act], _Act]:
+    """Something that may happen, with what is drawn for it; `weight` times as often as other things."""
+
+    def decorate(act: _Act) -> _Act:
+        one = st.tuples(st.just(act.__name__), st.fixed_dictionaries(strategies))
+        _EVENTS.extend([one] * weight)
+        return act
 
     return decorate
 
 
-class Week(RuleBasedStateMachine):
-    """Chaos by rules, promises after each; in the end everything becomes well."""
+class Events(RuleBasedStateMachine):
+    """What may happen."""
 
     def __init__(self) -> None:
         super().__init__()
+        self._level = logging.getLogger("mqi").level
         logging.getLogger("mqi").setLevel(logging.CRITICAL)
         self.world = World()
         self.promises = Promises(self.world)
@@ -82,6 +80,7 @@ class Week(RuleBasedStateMachine):
                 peace(self.world, self.promises)
         finally:
             self.world.close()
+            logging.getLogger("mqi").setLevel(self._level)
 
     @initialize(name=names, seed=seeds)
     def first_case(self, name: str, seed: int) -> None:
@@ -90,46 +89,46 @@ class Week(RuleBasedStateMachine):
 
     # --- time and processes ---------------------------------------------------------------------------------
 
-    @happens(step=steps)
+    @event(step=steps)
     def one_step(self, step: str) -> None:
         self.world.cycle(step)
 
-    @happens(step=steps, looks=looks)
+    @event(step=steps, looks=looks)
     def killed(self, step: str, looks: int) -> None:
         """A process that is killed at some look at the clock."""
         self.world.clock.kill_after(looks)
         self.world.cycle(step)
         self.world.clock.let_live()
 
-    @happens(step=steps, host=hosts, when=st.sampled_from(["before", "after"]))
+    @event(step=steps, host=hosts, when=st.sampled_from(["before", "after"]))
     def another_process(self, step: str, host: str, when: str) -> None:
         """Started while a step waits for a host."""
         self._meanwhile(host, when, lambda: self.world.cycle(step))
 
-    @happens(days=st.sampled_from([0.1, 1.1]))
+    @event(days=st.sampled_from([0.1, 1.1]))
     def a_long_time(self, days: float) -> None:
         self.world.clock.move(days * 86400.0)
 
     # --- folders ------------------------------------------------------------------------------------------------
 
-    @happens(name=names, seed=seeds, note=st.sampled_from(["", "a", "b"]), keep_times=st.booleans())
+    @event(weight=2, name=names, seed=seeds, note=st.sampled_from(["", "a", "b"]), keep_times=st.booleans())
     def arrive(self, name: str, seed: int, note: str, keep_times: bool) -> None:
         self.world.folders.arrive(name, seed, note, keep_times)
 
-    @happens(name=names, seed=seeds, part=st.sampled_from([".part", ".tmp", ""]), how_far=st.integers(0, 3))
+    @event(name=names, seed=seeds, part=st.sampled_from([".part", ".tmp", ""]), how_far=st.integers(0, 3))
     def copy(self, name: str, seed: int, part: str, how_far: int) -> None:
         """A copy begins, or the one under way goes on."""
         if how_far == 3 or not self.world.folders.go_on(name, seed, how_far):
             self.world.folders.copy(name, seed, part)
 
-    @happens(
+    @event(
         name=names, file=st.sampled_from(["late.csv", "late.csv", "second.dcm"]), text=st.sampled_from("xyz")
     )
     def late_file(self, name: str, file: str, text: str) -> None:
         if name in self.world.folders.names():
             self.world.folders.write(name, file, text.encode())
 
-    @happens(name=names, how=st.sampled_from(["touch", "empty", "vanish", "disk"]))
+    @event(name=names, how=st.sampled_from(["touch", "empty", "vanish", "disk"]))
     def disturb(self, name: str, how: str) -> None:
         folders = self.world.folders
         if how == "disk":
@@ -137,23 +136,18 @@ class Week(RuleBasedStateMachine):
         else:
             {"touch": folders.touch, "empty": folders.empty, "vanish": folders.vanish}[how](name)
 
-    @happens(name=names, seed=seeds, host=hosts)
+    @event(name=names, seed=seeds, host=hosts)
     def folder_changes_meanwhile(self, name: str, seed: int, host: str) -> None:
         """While a step waits for a host."""
         self._meanwhile(host, "before", lambda: self.world.folders.arrive(name, seed))
 
     # --- operators ----------------------------------------------------------------------------------------------
 
-    @happens(word=words, pick=picks)
+    @event(weight=3, word=words, pick=picks)
     def operator(self, word: tuple[str, object], pick: int) -> None:
         self.world.operator(word[0], pick, word[1])
 
-    @happens(word=words, pick=picks)
-    def operator_again(self, word: tuple[str, object], pick: int) -> None:
-        """Another rule, so that operators have more to say than others."""
-        self.world.operator(word[0], pick, word[1])
-
-    @happens(word=words, pick=picks, host=hosts, when=st.sampled_from(["before", "after"]))
+    @event(word=words, pick=picks, host=hosts, when=st.sampled_from(["before", "after"]))
     def operator_meanwhile(self, word: tuple[str, object], pick: int, host: str, when: str) -> None:
         """Said while a step waits for a host."""
         self._meanwhile(host, when, lambda: self.world.operator(word[0], pick, word[1]))
@@ -166,21 +160,21 @@ class Week(RuleBasedStateMachine):
 
     # --- hosts --------------------------------------------------------------------------------------------------
 
-    @happens(ending=st.lists(endings, min_size=1, max_size=3))
+    @event(ending=st.lists(endings, min_size=1, max_size=3))
     def next_endings(self, ending: list[Ending]) -> None:
         self.world.endings.extend(ending)
 
-    @happens(host=hosts, faults=st.lists(st.sampled_from(["", *FAULTS]), min_size=1, max_size=4))
+    @event(host=hosts, faults=st.lists(st.sampled_from(["", *FAULTS]), min_size=1, max_size=4))
     def bad_line(self, host: str, faults: list[str]) -> None:
         self.world.hosts[host].faults.extend(faults)
 
-    @happens(host=hosts, number=picks)
+    @event(host=hosts, number=picks)
     def late_request(self, host: str, number: int) -> None:
         late = self.world.hosts[host].late
         if late:
             self.world.hosts[host].deliver_late(number % len(late))
 
-    @happens(
+    @event(
         host=hosts,
         what=st.sampled_from(
             ["silence", "kill", "reboot", "forget the queue", "queue silent", "disk", "emptied"]
@@ -206,7 +200,7 @@ class Week(RuleBasedStateMachine):
 
     # --- the control PC -----------------------------------------------------------------------------------------
 
-    @happens(what=st.sampled_from(["back up", "back up", "restore", "restore", "delete"]))
+    @event(what=st.sampled_from(["back up", "back up", "restore", "restore", "delete"]))
     def database(self, what: str) -> None:
         if what == "back up":
             self.world.back_up()
@@ -215,7 +209,7 @@ class Week(RuleBasedStateMachine):
         else:
             self.world.delete_database()
 
-    @happens(
+    @event(
         what=st.sampled_from(["agent/agent.py", "simulate.py", "machine.txt"]), version=st.sampled_from("123")
     )
     def update(self, what: str, version: str) -> None:
@@ -224,3 +218,20 @@ class Week(RuleBasedStateMachine):
             self.world.edit_machine(version)
         else:
             self.world.update_mqi(what, version)
+
+
+class Week(Events):
+    """Chaos by rules, promises after each; in the end everything becomes well."""
+
+    @rule(event=st.one_of(_EVENTS), after=gaps)
+    def happens(self, event: tuple[str, dict[str, Any]], after: Sequence[float]) -> None:
+        """One event, and the cycles that follow it."""
+        self.whole = False
+        name, arguments = event
+        getattr(self, name)(**arguments)
+        self.promises.hold()
+        for gap in after:
+            self.world.clock.move(gap)
+            self.world.cycle()
+            self.promises.hold()
+        self.whole = True

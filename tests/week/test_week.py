@@ -28,7 +28,6 @@ def live(number: int, weeks: int, steps: int) -> None:
     )
 
 
-@pytest.mark.slow
 def test_a_few_weeks() -> None:
     live(1, weeks=30, steps=30)
 

@@ -91,11 +91,14 @@ class Work(Shop):
         def has_exit(key: str) -> bool:
             return run is not None and key in run.jobs and run.jobs[key].exit is not None
 
+        def was_claimed(key: str) -> bool:
+            return run is not None and key in run.jobs and run.jobs[key].claim is not None
+
         if plan["scripts"] not in self.scripts:
             return "the scripts are not on this host"
         keys = {job["job_key"] for job in plan["jobs"]}
         for job in plan["jobs"]:
-            if job["job_key"] in receipt.get("jobs", {}) and not has_exit(job["job_key"]):
+            if job["job_key"] in receipt.get("jobs", {}) and not was_claimed(job["job_key"]):
                 return f"{job['job_key']} ran before the run was purged, and no job runs twice"
             if job["group"] not in self.groups:
                 return f"the queue of this host has no group {job['group']}"
@@ -134,7 +137,7 @@ class Work(Shop):
         }  # fmt: skip
 
     def _describe(self, run: Run, job: Job, group: str) -> Json:
-        standing, claim = self.judge(run, job), job.claim or {}
+        standing, claim = self.judge(run, job), {} if job.exit else job.claim or {}
         progress = None
         if standing.state in ("running", "missing"):
             progress = {"fraction": job.fraction(self.now()), "message": ""}

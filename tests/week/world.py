@@ -200,6 +200,8 @@ class World:
             return ""
 
     def _retry(self, site: Site, case: Case, from_step: str | None, redo_all: bool) -> str:
+        if "W6" in self.known and case.cancel_requested_at is not None:
+            return ""
         if case.run_digest is not None:
             # Before the fact: should the command be killed, the wish may have been written or not.
             wish = Wish(case.run_digest, self.clock.time, from_step, redo_all)
@@ -222,25 +224,11 @@ class World:
 
     def restore(self) -> bool:
         """The copy is put back."""
-        if self._backup is None or ("W4" in self.known and self._is_behind(self._backup)):
+        if self._backup is None:
             return False
         self.delete_database()
         shutil.copy(self._backup, self.settings.paths.database)
         return True
-
-    def _is_behind(self, backup: Path) -> bool:
-        """Whether a host has a newer plan of a run that the backup knows."""
-        serials = {
-            key: run.plan["serial"] for host in self.hosts.values() for key, run in host.work.runs.items()
-        }
-        for host in self.hosts.values():
-            for key, receipt in host.work.receipts.items():
-                serials.setdefault(key, receipt["serial"])
-        with contextlib.closing(sqlite3.connect(backup)) as connection:
-            rows = connection.execute(
-                "SELECT run_key, plan_serial FROM cases WHERE run_key IS NOT NULL"
-            ).fetchall()
-        return any(serials.get(key, 0) > serial for key, serial in rows)
 
     def delete_database(self) -> None:
         for path in self.root.glob("mqi.db*"):
@@ -256,6 +244,8 @@ class World:
 
     def edit_machine(self, version: str) -> None:
         """Another machine file."""
+        if "W5" in self.known and self.settings.paths.database.exists() and "submitting" in self.states():
+            return
         (self.root / "config" / "machine.txt").write_text("machine " + version)
 
     def scripts(self) -> str:
