@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from mqi.actor import computer
 from mqi.errors import DiskProblem, LockWithoutProgress
 
 # The holder notes its progress at most this often: a note is a small file write.
@@ -41,7 +41,7 @@ class StepLock:
         self._noted = time.monotonic()
         holder = {
             "pid": os.getpid(),
-            "computer": socket.gethostname(),
+            "computer": computer(),
             "started_at": self._started,
             "progress_at": time.time(),
         }

@@ -7,7 +7,6 @@ NTFS forbids some characters, drops trailing dots and spaces, and opens a device
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -106,6 +105,8 @@ def _too_long(text: str) -> bool:
 
 def _with_hash(text: str, original: str) -> str:
     """`text` cut so that a hash of `original` fits in before its extension."""
+    import hashlib  # OpenSSL takes its time to load, and few names need it
+
     extension = _EXTENSION.search(text)
     ending = extension.group() if extension else ""
     mark = hashlib.sha256(original.encode("utf-8", "surrogatepass")).hexdigest()[:HASH_DIGITS]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import socket
 import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mqi.actor import actor
 from mqi.case import UNPROMISED, Event, State, next_state
 from mqi.database import Database
 from mqi.job import Job
@@ -22,16 +20,6 @@ from mqi.rows import Case, EventRow, HostRow, case_from, job_from
 
 class StaleCase(Exception):
     """The case is no longer in the state that the decision was made for; read it again."""
-
-
-@cache
-def actor() -> str:
-    """Who acts, for the audit trail: user@computer."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"
 
 
 class Store:

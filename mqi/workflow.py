@@ -7,7 +7,6 @@ definition changed and keeps the others.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -129,6 +128,8 @@ def _definition(
     needs: list[tuple[tuple[str, int | None], str]],
 ) -> str:
     """SHA-256 of what can change the job's output; limits, group, priority, retry and fetch cannot."""
+    import hashlib  # OpenSSL takes its time to load, and most commands only read the workflow
+
     scripts, files = contents
     facts = {
         "argv": step.run,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from mqi.actor import actor
 from mqi.case import Event, State, next_state
 from mqi.errors import ConfigurationProblem, UsageProblem
 from mqi.rows import Case, dumps
 from mqi.site import Site
 from mqi.steps.begin import freeze_case, frozen_manifest, workflow_of
-from mqi.store import actor
 
 _WITH_THE_HOST = (State.SUBMITTING, State.QUEUED, State.RUNNING)
 
