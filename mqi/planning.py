@@ -204,13 +204,19 @@ def needs_of(plan: Mapping[str, Any]) -> dict[tuple[str, int | None], list[tuple
     }
 
 
-def jobs_of_receipt(receipt: Mapping[str, Any], case_id: int) -> tuple[Job, ...]:
-    """Job rows for what a host's receipt says has run: their keys are spent, their outputs are gone."""
+def jobs_of_receipt(receipt: Mapping[str, Any], case_id: int, known: Sequence[Job]) -> tuple[Job, ...]:
+    """Job rows for what a host's receipt says has run: their keys are spent, their outputs are gone.
+
+    `known`: the rows that the database has; what they tell stays (an ended job never changes again).
+    """
+    rows = {job.job_key: job for job in known}
     jobs = []
     for key, exit_ in (receipt.get("jobs") or {}).items():
-        _run, step, beam, attempt = parse_job_key(str(key))
-        bare = Job(str(key), case_id, step, beam, attempt, JobState.PLANNED, "")
-        jobs.append(observe(bare, {"state": "ended", "exit": exit_} if exit_ else {"state": "cancelled"}))
+        job = rows.get(str(key))
+        if job is None:
+            _run, step, beam, attempt = parse_job_key(str(key))
+            job = Job(str(key), case_id, step, beam, attempt, JobState.PLANNED, "")
+        jobs.append(observe(job, {"state": "ended", "exit": exit_} if exit_ else {"state": "cancelled"}))
     return tuple(jobs)
 
 

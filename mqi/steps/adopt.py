@@ -29,7 +29,8 @@ def adopt_receipt(site: Site, case: Case, receipt: Mapping[str, Any], report: St
         "plan_serial": max(serial, case.plan_serial),
         "host_serial": max(serial, case.plan_serial),
     }
-    site.store.put_jobs(jobs_of_receipt(receipt, case.case_id))
+    known = site.store.jobs(case.case_id, all_attempts=True)
+    site.store.put_jobs(jobs_of_receipt(receipt, case.case_id, known))
     published = find_published(site.settings.paths.results, case)
     if published is None:
         with site.store.together():

@@ -212,10 +212,11 @@ def _with_what_is_here(site: Site, case: Case, scripts: str) -> Case:
 
 def _freeze_above(site: Site, case: Case, receipt: Mapping[str, Any]) -> Case:
     """Freeze everything anew, above the serial and the job keys that the host's receipt has."""
-    known = {job.job_key for job in site.store.jobs(case.case_id, all_attempts=True)}
+    known = site.store.jobs(case.case_id, all_attempts=True)
+    keys = {job.job_key for job in known}
     with site.store.together():
-        spent = jobs_of_receipt(receipt, case.case_id)
-        site.store.put_jobs(job for job in spent if job.job_key not in known)
+        spent = jobs_of_receipt(receipt, case.case_id, known)
+        site.store.put_jobs(job for job in spent if job.job_key not in keys)
         serial = max(case.plan_serial, int(receipt.get("serial") or 0))
         case = site.store.update(case, plan_serial=serial)
         return refreeze(site, case, "the host does not have what it would build upon", redo_all=True)

@@ -141,3 +141,21 @@ def test_a_retry_that_follows_a_cancel_that_came_too_late(world: World) -> None:
     said = [row["reason"] for row in world.read("SELECT reason FROM events ORDER BY event_id DESC LIMIT 3")]
     assert followed or any("retry" in words for words in said)
     assert world.read("SELECT retry FROM cases")[0]["retry"] is None
+
+
+def test_a_receipt_takes_no_progress_back(world: World) -> None:
+    world.folders.arrive("P1", 1)
+    world.endings.extend([Ending(after_s=600.0), Ending("failed", 3)])
+    cycles(world, 4)
+    world.back_up()
+    (before,) = world.read("SELECT progress, definition FROM jobs WHERE step = 'prepare'")
+    assert 0.0 < before["progress"] < 1.0
+    cycles(world, 20)
+    assert world.states() == ["failed"]
+    world.clock.move(15 * DAY)
+    cycles(world, 2)
+    world.restore()
+    cycles(world, 10)
+    (after,) = world.read("SELECT progress, definition FROM jobs WHERE step = 'prepare'")
+    assert after["progress"] >= before["progress"]
+    assert after["definition"] == before["definition"]
