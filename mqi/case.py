@@ -85,6 +85,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 ON_HOST = (State.SUBMITTING, State.QUEUED, State.RUNNING, State.FETCHING)
 # States that mqi does not leave by itself.
 SETTLED = (State.COMPLETED, State.FAILED, State.CANCELLED, State.SKIPPED)
+UNSETTLED = tuple(state for state in State if state not in SETTLED)
 # States in which a changed folder changes the row itself, because nothing was promised about it yet.
 UNPROMISED = (State.WAITING, State.NEW)
 

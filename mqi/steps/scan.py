@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from mqi.case import SETTLED, UNPROMISED, Event, State
+from mqi.case import UNPROMISED, UNSETTLED, Event, State
 from mqi.errors import IntakeProblem, MqiError, TemporaryProblem
 from mqi.intake.decide import Decision, Look, decide
 from mqi.intake.listing import list_units
@@ -215,10 +215,8 @@ def _identity(store: Store, watch: WatchFolder, unit: Unit) -> dict[str, Any]:
 def _note_vanished(site: Site, watch: WatchFolder, present: set[str], report: StepReport) -> None:
     """Say it of open cases whose folder is gone; what was submitted goes on, the host has the inputs."""
     store = site.store
-    marks = ", ".join("?" * len(SETTLED))
-    parameters = (watch.room, *(str(state) for state in SETTLED))
-    for case in store.select(f"room = ? AND status NOT IN ({marks})", parameters):
-        if case.path in present:
+    for case in store.cases(*UNSETTLED):
+        if case.room != watch.room or case.path in present:
             continue
         try:
             _vanished(store, case, present, report)
