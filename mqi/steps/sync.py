@@ -28,7 +28,7 @@ from mqi.logs import correlation
 from mqi.planning import jobs_of_plan, needs_of, with_next_attempt
 from mqi.rows import Case, dumps
 from mqi.site import Site
-from mqi.steps import StepReport
+from mqi.steps import StepReport, operate
 from mqi.steps.adopt import adopt_receipt
 from mqi.steps.begin import workflow_of
 from mqi.steps.operate import follow_retry
@@ -112,7 +112,7 @@ def _take_over(site: Site, case: Case, plan: Mapping[str, Any]) -> None:
     """A restored database: the host has seen later wishes than this side remembers. They stand."""
     with site.store.together():
         site.store.put_jobs(_unknown_jobs(site, case, plan))
-        site.store.note(
+        taken = site.store.note(
             case,
             "taken over",
             "the host knew a later plan of this run than the database",
@@ -123,6 +123,9 @@ def _take_over(site: Site, case: Case, plan: Mapping[str, Any]) -> None:
             priority=int(plan["priority"]),
             cancel_requested_at=site.now() if plan["cancel"] else None,
         )
+        if case.cancel_requested_at is not None and not plan["cancel"]:
+            # The cancel was asked for here and now, by somebody who saw this run.
+            operate.cancel(site, taken, reason="asked for before the later plan was known")
 
 
 def _take_over_newer(site: Site, host: str, cases: Sequence[Case], runs: Mapping[str, Any]) -> set[int]:

@@ -10,6 +10,7 @@ from mqi.case import State
 from mqi.site import Site
 from mqi.steps import operate
 from mqi.steps.submit import submit
+from tests.week.jobs import Ending
 from tests.week.world import World
 
 
@@ -56,3 +57,36 @@ def test_a_hold_that_is_given_while_inputs_are_hashed_holds(world: World) -> Non
     world.operator("release", 1)
     cycles(world, 6)
     assert world.states() == ["completed", "completed"]
+
+
+def test_a_hold_that_a_lost_database_gave_can_be_undone(world: World) -> None:
+    """adopt_wishes: the host's plan is held, and the row that takes it over has to say so."""
+    world.folders.arrive("P1", 1)
+    cycles(world, 2)
+    world.operator("hold", 0)
+    cycles(world, 4)
+    assert world.states() == ["running"]
+    world.delete_database()
+    cycles(world, 6)
+    assert world.states() == ["running"]
+    assert world.operator("release", 0) == "released"
+    cycles(world, 6)
+    assert world.states() == ["completed"]
+
+
+def test_a_cancel_that_meets_a_newer_plan_is_not_forgotten(world: World) -> None:
+    """wish_again: a restored database's cancel has a serial that the host has seen already."""
+    world.endings.append(Ending(after_s=6000.0))
+    world.folders.arrive("P1", 1)
+    cycles(world, 3)
+    world.back_up()
+    world.operator("hold", 0)
+    cycles(world, 1)
+    world.operator("release", 0)
+    cycles(world, 1)
+    assert plan_on(world, "one")["serial"] == 3
+    world.restore()
+    world.operator("cancel", 0)
+    cycles(world, 4)
+    assert world.states() == ["cancelled"]
+    assert not world.book.executions[1:]
