@@ -371,7 +371,7 @@ def _accepted(site: Site, case: Case) -> None:
 def _refused(site: Site, case: Case, refusal: HostRefused, report: StepReport) -> None:
     site.met(refusal)
     hint = refusal.hint or f"correct the cause, then: mqi retry {case.case_id}"
-    site.store.record(case, Event.REFUSE, f"{case.host} refused it: {refusal}", hint=hint)
+    site.store.record(case, Event.REFUSE, f"{case.host} refused it: {refusal}", hint=hint, retry=None)
     report.add("refused", f"case {case.case_id}: refused, {refusal}")
 
 

@@ -185,7 +185,10 @@ def _observe(site: Site, case: Case, runs: Mapping[str, Any], report: StepReport
             started = min((job.started_at for job in after if job.started_at), default=site.now())
             case = site.store.record(case, Event.START, "its first job has started", started_at=started)
             report.add("started", f"case {case.case_id}: started")
-        if case.plan_serial == case.host_serial:
+        own = {job.job_key for job in after}
+        # A job of an earlier plan that is being ended: until then nothing of this run is over.
+        dying = any(job.get("state") == "running" for key, job in reported.items() if key not in own)
+        if case.plan_serial == case.host_serial and not dying:
             _conclude(site, case, after, report)
 
 

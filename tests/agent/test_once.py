@@ -185,3 +185,25 @@ def test_same_boot_is_patient(make_bench: Callable[..., Bench]) -> None:
         kill(bench.command_pid("one-a1"))
     bench.wait_state("one-a1", "missing")
     assert [bench.states()["one-a1"] for _ in range(4)] == ["missing"] * 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signal that asks a process to end")
+def test_an_attempt_waits_for_the_end_of_the_one_that_it_replaces(bench: Bench) -> None:
+    bench.host.extra = {"kill_grace_s": 1.0}
+    stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwrite('begun', ''); time.sleep(30)"
+    bench.submit(bench.plan(bench.code("one-a1", stubborn)))
+    wait_for((bench.job("one-a1") / "out.part" / "begun").exists, "the job to begin")
+    seen = f"write('seen', str(os.path.exists({str(bench.job('one-a1') / 'exit.json')!r})))"
+    assert bench.submit(bench.plan(bench.code("one-a2", seen), serial=2)) == "accepted"
+    assert bench.exit("one-a1")["kind"] == "cancelled"
+    assert bench.exit("one-a2")["kind"] == "ok"
+    assert (bench.job("one-a2") / "out" / "seen").read_text() == "True"
+
+
+@ORPHANS
+def test_the_orphan_of_a_replaced_job_is_ended(bench: Bench) -> None:
+    bench.submit(bench.plan(bench.traced("one-a1", seconds=30)))
+    bench.kill_wrapper("one-a1")
+    bench.submit(bench.plan(bench.traced("one-a2"), serial=2))
+    wait_for(lambda: bench.states()["one-a2"] == "ended", "the next attempt")
+    assert not is_alive(bench.command_pid("one-a1"))

@@ -90,3 +90,26 @@ def test_a_cancel_that_meets_a_newer_plan_is_not_forgotten(world: World) -> None
     cycles(world, 4)
     assert world.states() == ["cancelled"]
     assert not world.book.executions[1:]
+
+
+def test_a_case_does_not_end_while_a_replaced_job_still_runs(world: World) -> None:
+    """await_dropped: freezing again replaces a job that has begun after all, which takes a moment to end."""
+    world.endings.append(Ending(after_s=600.0))
+    world.folders.arrive("P1", 1)
+    cycles(world, 1)
+    host = world.hosts["one"]
+    host.faults.extend([*[""] * 4, "reply lost"])  # inventory, scripts, question, upload, plan
+    cycles(world, 1)
+    world.update_mqi("simulate.py", "2")
+    host.live()
+    host.work.live = lambda: None  # type: ignore[method-assign]  # its wrappers are slow to notice
+    cycles(world, 1)
+    assert [job["job_key"].rpartition("-")[2] for job in plan_on(world, "one")["jobs"]] == ["a2"] * 3
+    (begun,) = [job for job in host.work._jobs() if job.process]
+    assert begun.key.endswith("prepare-a1")
+    world.operator("cancel", 0)
+    cycles(world, 2)
+    assert world.states() == ["queued"]
+    del host.work.live
+    cycles(world, 2)
+    assert world.states() == ["cancelled"]
