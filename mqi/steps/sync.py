@@ -103,9 +103,33 @@ def _wish_answered(site: Site, case: Case, raw: Mapping[str, Any]) -> None:
         site.store.update(case, host_serial=case.plan_serial)
     elif outcome == "newer":
         _take_over(site, case, raw["plan"])
+    elif outcome in ("refused", "inputs_missing") and raw.get("plan"):
+        lacks = "it lacks some inputs, which a retry sends again"
+        _not_taken(site, case, raw["plan"], lacks if outcome == "inputs_missing" else str(raw.get("reason")))
     else:
-        reason = raw.get("reason") or raw.get("message") or outcome or "no reason given"
-        log.warning("the host did not take the changed plan: %s", reason)
+        log.warning("the host did not take the changed plan: %s", raw.get("message") or outcome)
+
+
+def _not_taken(site: Site, case: Case, plan: Mapping[str, Any], reason: str) -> None:
+    """The host stays with the plan that it has: what it did not take is over, and said, not asked for again."""
+    planned = {str(job["job_key"]) for job in plan["jobs"]}
+    words = f"{case.host} does not take it: {reason}"
+    refused = [job for job in site.store.jobs(case.case_id) if job.job_key not in planned]
+    with site.store.together():
+        site.store.put_jobs(
+            replace(job, state=JobState.FAILED, exit_kind="refused", reason=words) for job in refused
+        )
+        # The serial that was refused is spent: the next wish is newer than both.
+        site.store.note(
+            case,
+            "not taken",
+            words,
+            plan=dumps({**plan, "serial": case.plan_serial}),
+            host_serial=case.plan_serial,
+            held=int(plan["held"]),
+            priority=int(plan["priority"]),
+        )
+    log.warning("the host did not take the changed plan: %s", reason)
 
 
 def _take_over(site: Site, case: Case, plan: Mapping[str, Any]) -> None:

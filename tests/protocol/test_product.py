@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def cycles(world: World, count: int, gap_s: float = 61.0) -> None:
         world.clock.move(gap_s)
 
 
-def plan_on(world: World, host: str) -> dict[str, object]:
+def plan_on(world: World, host: str) -> dict[str, Any]:
     (run,) = world.hosts[host].work.runs.values()
     return run.plan
 
@@ -113,3 +114,29 @@ def test_a_case_does_not_end_while_a_replaced_job_still_runs(world: World) -> No
     del host.work.live
     cycles(world, 2)
     assert world.states() == ["cancelled"]
+
+
+def test_a_next_attempt_that_the_host_cannot_have_is_an_end(world: World) -> None:
+    """hear_no: inputs that had gone bad were removed, and sync sends none."""
+    world.endings.append(Ending("failed", 75))
+    world.folders.arrive("P1", 1)
+    cycles(world, 2)
+    world.hosts["one"].work.blobs.clear()
+    cycles(world, 6)
+    assert world.states() == ["failed"]
+    (reason,) = world.read("SELECT reason FROM cases")[0]
+    assert "lacks some inputs" in reason
+    world.operator("retry", 0, (None, False))
+    cycles(world, 6)
+    assert world.states() == ["completed"]
+
+
+def test_a_hold_that_the_host_refuses_does_not_show(world: World) -> None:
+    """hear_no: the jobs go on, and the row says so."""
+    world.folders.arrive("P1", 1)
+    cycles(world, 2)
+    world.hosts["one"].work.blobs.clear()
+    world.operator("hold", 0)
+    cycles(world, 6)
+    assert world.states() == ["completed"]
+    assert [row["held"] for row in world.read("SELECT held FROM cases")] == [0]
