@@ -187,6 +187,11 @@ def _observe(site: Site, case: Case, runs: Mapping[str, Any], report: StepReport
     if run is None or run.get("digest") not in (None, case.run_digest):
         if case.status is not State.SUBMITTING and case.host_serial > 0:
             _forgotten(site, case, report)
+        elif case.cancel_requested_at is not None and case.host_serial == case.plan_serial:
+            # Emptied after it had confirmed the cancel, and nothing of it will ever be sent again.
+            _confirm_cancel(
+                site, case, "cancelled; the host has nothing of it any more", report, emptied=True
+            )
         return
     receipt = run.get("receipt")
     if receipt is not None and not run.get("jobs"):
@@ -312,10 +317,21 @@ def _conclude_cancel(site: Site, case: Case, jobs: Sequence[Job], report: StepRe
         site.store.note(case, "cancel", "came too late, every job had ended", cancel_requested_at=None)
         return
     done = sum(job.state is JobState.DONE for job in jobs)
-    reason = f"cancelled; {done} of {len(jobs)} jobs had finished, and are reused by a retry"
-    cancelled = site.store.record(case, Event.CONFIRM_CANCEL, reason, cancel_requested_at=None)
+    words = f"cancelled; {done} of {len(jobs)} jobs had finished, and are reused by a retry"
+    _confirm_cancel(site, case, words, report)
+
+
+def _confirm_cancel(site: Site, case: Case, words: str, report: StepReport, *, emptied: bool = False) -> None:
+    with site.store.together():
+        ended = site.store.record(
+            case,
+            Event.CONFIRM_CANCEL,
+            words,
+            cancel_requested_at=None,
+            purged_at=site.now() if emptied else None,
+        )
+        follow_retry(site, ended)
     report.add("cancelled", f"case {case.case_id}: cancelled")
-    follow_retry(site, cancelled)
 
 
 def _forgotten(site: Site, case: Case, report: StepReport) -> None:

@@ -116,6 +116,25 @@ def test_a_case_does_not_end_while_a_replaced_job_still_runs(world: World) -> No
     assert world.states() == ["cancelled"]
 
 
+def test_a_cancel_that_was_confirmed_holds_when_the_host_is_emptied(world: World) -> None:
+    """confirm_empty: a case that is still submitting is sent no more, and has nobody to tell its end."""
+    world.endings.append(Ending(after_s=600.0))
+    world.folders.arrive("P1", 1)
+    cycles(world, 1)
+    host = world.hosts["one"]
+    host.faults.extend([*[""] * 4, "reply lost"])  # inventory, scripts, question, upload, plan
+    cycles(world, 1)
+    host.live()
+    host.work.live = lambda: None  # type: ignore[method-assign]  # its wrappers are slow to notice
+    world.operator("cancel", 0)
+    cycles(world, 1)
+    assert world.states() == ["submitting"]
+    assert plan_on(world, "one")["cancel"]
+    world.empty("one")
+    cycles(world, 3)
+    assert world.states() == ["cancelled"]
+
+
 def test_a_next_attempt_that_the_host_cannot_have_is_an_end(world: World) -> None:
     """hear_no: inputs that had gone bad were removed, and sync sends none."""
     world.endings.append(Ending("failed", 75))
