@@ -19,6 +19,7 @@ from mqi.resources import remote_scripts
 from mqi.rows import Case, dumps
 from mqi.site import Site
 from mqi.steps import StepReport
+from mqi.store import StaleCase
 from mqi.workflow import Workflow, load_workflow
 
 log = logging.getLogger("mqi.submit")
@@ -70,6 +71,7 @@ def begin(site: Site, case: Case, host: str, report: StepReport) -> None:
         redo_all=bool(retry.get("all")) or case.purged_at is not None,
     )
     with site.store.together():
+        _check_wishes(site, case)
         site.store.put_manifest(case.case_id, manifest.to_json())
         site.store.put_jobs(frozen.jobs)
         site.store.record(
@@ -90,6 +92,13 @@ def begin(site: Site, case: Case, host: str, report: StepReport) -> None:
         )
     report.add("begun")
     log.info("case %d is run %s", case.case_id, key)
+
+
+def _check_wishes(site: Site, case: Case) -> None:
+    """Hashing takes minutes, and an operator who says something meanwhile is not to be overheard. Raises StaleCase."""
+    now = site.store.case(case.case_id)
+    if (now.held, now.priority, now.retry) != (case.held, case.priority, case.retry):
+        raise StaleCase(f"case {case.case_id} was held, released or given a priority meanwhile")
 
 
 def _cannot_repeat(site: Site, case: Case, what: str) -> None:

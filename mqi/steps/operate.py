@@ -140,7 +140,7 @@ def skip(site: Site, case: Case, *, reason: str = "") -> str:
     if next_state(case.status, Event.SKIP) is None:
         hint = f"end it first: mqi cancel {case.case_id}" if case.status in _WITH_THE_HOST else ""
         raise UsageProblem(f"case {case.case_id} is {case.status} and cannot be skipped", hint)
-    site.store.record(case, Event.SKIP, reason or "skipped by an operator")
+    site.store.record(case, Event.SKIP, reason or "skipped by an operator", retry=None)
     return f"skipped; to have it after all: mqi retry {case.case_id}"
 
 

@@ -232,7 +232,7 @@ def _adopt(site: Site, case: Case, known: dict[str, Any], report: StepReport) ->
     if plan:
         if int(plan["serial"]) < case.plan_serial:
             return False  # a retry, a hold or a cancel of ours that the host has not got yet
-        if int(plan["serial"]) > case.plan_serial or plan["jobs"] != (case.frozen_plan or {}).get("jobs"):
+        if int(plan["serial"]) > case.plan_serial or plan != case.frozen_plan:
             with site.store.together():
                 site.store.put_jobs(jobs_of_plan(plan, case.case_id))
                 site.store.record(
@@ -244,7 +244,9 @@ def _adopt(site: Site, case: Case, known: dict[str, Any], report: StepReport) ->
                     host_serial=int(plan["serial"]),
                     submitted_at=site.now(),
                     retry=None,
-                    # A cancel that this database has forgotten is seen through all the same.
+                    # Wishes that this database has forgotten are seen through all the same.
+                    held=int(plan["held"]),
+                    priority=int(plan["priority"]),
                     cancel_requested_at=site.now() if plan["cancel"] else None,
                 )
         else:
@@ -370,7 +372,7 @@ def _accepted(site: Site, case: Case) -> None:
 def _refused(site: Site, case: Case, refusal: HostRefused, report: StepReport) -> None:
     site.met(refusal)
     hint = refusal.hint or f"correct the cause, then: mqi retry {case.case_id}"
-    site.store.record(case, Event.REFUSE, f"{case.host} refused it: {refusal}", hint=hint)
+    site.store.record(case, Event.REFUSE, f"{case.host} refused it: {refusal}", hint=hint, retry=None)
     report.add("refused", f"case {case.case_id}: refused, {refusal}")
 
 

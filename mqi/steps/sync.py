@@ -28,7 +28,7 @@ from mqi.logs import correlation
 from mqi.planning import jobs_of_plan, needs_of, with_next_attempt
 from mqi.rows import Case, dumps
 from mqi.site import Site
-from mqi.steps import StepReport
+from mqi.steps import StepReport, operate
 from mqi.steps.adopt import adopt_receipt
 from mqi.steps.begin import workflow_of
 from mqi.steps.operate import follow_retry
@@ -103,16 +103,40 @@ def _wish_answered(site: Site, case: Case, raw: Mapping[str, Any]) -> None:
         site.store.update(case, host_serial=case.plan_serial)
     elif outcome == "newer":
         _take_over(site, case, raw["plan"])
+    elif outcome in ("refused", "inputs_missing") and raw.get("plan"):
+        lacks = "it lacks some inputs, which a retry sends again"
+        _not_taken(site, case, raw["plan"], lacks if outcome == "inputs_missing" else str(raw.get("reason")))
     else:
-        reason = raw.get("reason") or raw.get("message") or outcome or "no reason given"
-        log.warning("the host did not take the changed plan: %s", reason)
+        log.warning("the host did not take the changed plan: %s", raw.get("message") or outcome)
+
+
+def _not_taken(site: Site, case: Case, plan: Mapping[str, Any], reason: str) -> None:
+    """The host stays with the plan that it has: what it did not take is over, and said, not asked for again."""
+    planned = {str(job["job_key"]) for job in plan["jobs"]}
+    words = f"{case.host} does not take it: {reason}"
+    refused = [job for job in site.store.jobs(case.case_id) if job.job_key not in planned]
+    with site.store.together():
+        site.store.put_jobs(
+            replace(job, state=JobState.FAILED, exit_kind="refused", reason=words) for job in refused
+        )
+        # The serial that was refused is spent: the next wish is newer than both.
+        site.store.note(
+            case,
+            "not taken",
+            words,
+            plan=dumps({**plan, "serial": case.plan_serial}),
+            host_serial=case.plan_serial,
+            held=int(plan["held"]),
+            priority=int(plan["priority"]),
+        )
+    log.warning("the host did not take the changed plan: %s", reason)
 
 
 def _take_over(site: Site, case: Case, plan: Mapping[str, Any]) -> None:
     """A restored database: the host has seen later wishes than this side remembers. They stand."""
     with site.store.together():
         site.store.put_jobs(_unknown_jobs(site, case, plan))
-        site.store.note(
+        taken = site.store.note(
             case,
             "taken over",
             "the host knew a later plan of this run than the database",
@@ -123,6 +147,9 @@ def _take_over(site: Site, case: Case, plan: Mapping[str, Any]) -> None:
             priority=int(plan["priority"]),
             cancel_requested_at=site.now() if plan["cancel"] else None,
         )
+        if case.cancel_requested_at is not None and not plan["cancel"]:
+            # The cancel was asked for here and now, by somebody who saw this run.
+            operate.cancel(site, taken, reason="asked for before the later plan was known")
 
 
 def _take_over_newer(site: Site, host: str, cases: Sequence[Case], runs: Mapping[str, Any]) -> set[int]:
@@ -160,6 +187,11 @@ def _observe(site: Site, case: Case, runs: Mapping[str, Any], report: StepReport
     if run is None or run.get("digest") not in (None, case.run_digest):
         if case.status is not State.SUBMITTING and case.host_serial > 0:
             _forgotten(site, case, report)
+        elif case.cancel_requested_at is not None and case.host_serial == case.plan_serial:
+            # Emptied after it had confirmed the cancel, and nothing of it will ever be sent again.
+            _confirm_cancel(
+                site, case, "cancelled; the host has nothing of it any more", report, emptied=True
+            )
         return
     receipt = run.get("receipt")
     if receipt is not None and not run.get("jobs"):
@@ -182,7 +214,10 @@ def _observe(site: Site, case: Case, runs: Mapping[str, Any], report: StepReport
             started = min((job.started_at for job in after if job.started_at), default=site.now())
             case = site.store.record(case, Event.START, "its first job has started", started_at=started)
             report.add("started", f"case {case.case_id}: started")
-        if case.plan_serial == case.host_serial:
+        own = {job.job_key for job in after}
+        # A job of an earlier plan that is being ended: until then nothing of this run is over.
+        dying = any(job.get("state") == "running" for key, job in reported.items() if key not in own)
+        if case.plan_serial == case.host_serial and not dying:
             _conclude(site, case, after, report)
 
 
@@ -282,10 +317,21 @@ def _conclude_cancel(site: Site, case: Case, jobs: Sequence[Job], report: StepRe
         site.store.note(case, "cancel", "came too late, every job had ended", cancel_requested_at=None)
         return
     done = sum(job.state is JobState.DONE for job in jobs)
-    reason = f"cancelled; {done} of {len(jobs)} jobs had finished, and are reused by a retry"
-    cancelled = site.store.record(case, Event.CONFIRM_CANCEL, reason, cancel_requested_at=None)
+    words = f"cancelled; {done} of {len(jobs)} jobs had finished, and are reused by a retry"
+    _confirm_cancel(site, case, words, report)
+
+
+def _confirm_cancel(site: Site, case: Case, words: str, report: StepReport, *, emptied: bool = False) -> None:
+    with site.store.together():
+        ended = site.store.record(
+            case,
+            Event.CONFIRM_CANCEL,
+            words,
+            cancel_requested_at=None,
+            purged_at=site.now() if emptied else None,
+        )
+        follow_retry(site, ended)
     report.add("cancelled", f"case {case.case_id}: cancelled")
-    follow_retry(site, cancelled)
 
 
 def _forgotten(site: Site, case: Case, report: StepReport) -> None:

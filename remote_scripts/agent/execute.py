@@ -18,10 +18,10 @@ from agent.files import fsync_folder, remove_tree, retried, unique, write_json
 from agent.gpus import GpuProblem, NoGpu, take_gpu
 from agent.locks import Lock
 from agent.perform import Failure, perform
-from agent.plans import load
+from agent.plans import StoredPlan, load
 from agent.processes import identity
 from agent.settings import Settings, kept_settings
-from agent.work import JobPaths, Work
+from agent.work import JobPaths, RunPaths, Work
 
 DONE, NOT_GOOD, BUSY = 0, 1, 75
 # A full disk must not turn a finished job into a lost one: the exit file is tried again this often.
@@ -39,12 +39,11 @@ def run_once(root: str, job_key: str, *, slot: bool) -> int:
     work = Work(root)
     run = work.run(key.run_key)
     paths = run.job(job_key)
-    stored, settings = load(run), kept_settings(work)
-    job = stored.job(job_key) if stored else None
-    if stored is None or settings is None or job is None or stored.plan["held"]:
-        return DONE  # withdrawn
-    if paths.exit.exists() or paths.tombstone.exists():
+    settings = kept_settings(work)
+    wanted = _wanted(run, paths)
+    if wanted is None or settings is None:
         return DONE
+    _, job = wanted
     with ExitStack() as locks:
         slot_lock = _take_slot(work, settings, job["group"]) if slot else None
         if slot and slot_lock is None:
@@ -67,6 +66,12 @@ def run_once(root: str, job_key: str, *, slot: bool) -> int:
         if not job_lock.acquire():
             return BUSY
         locks.callback(job_lock.release)
+        # Once more under the lock: since the first look another copy may have run the job, and the run may have
+        # been purged. From here on a purge takes the job's folder away, and the claim fails.
+        wanted = _wanted(run, paths)
+        if wanted is None:
+            return DONE
+        stored, job = wanted
         claim = {
             "wrapper": identity(os.getpid()),
             "boot_id": settings.boot_id(),
@@ -82,6 +87,17 @@ def run_once(root: str, job_key: str, *, slot: bool) -> int:
         _write_exit(paths, exit_)
     feed_after_run(work)
     return DONE if exit_["kind"] == "ok" else NOT_GOOD
+
+
+def _wanted(run: RunPaths, paths: JobPaths) -> Optional[Tuple[StoredPlan, Dict[str, Any]]]:
+    """The plan and the job in it; None when the job was withdrawn, has ended or must not start."""
+    stored = load(run)
+    job = stored.job(paths.key) if stored else None
+    if stored is None or job is None or stored.plan["held"]:
+        return None
+    if paths.exit.exists() or paths.tombstone.exists():
+        return None
+    return stored, job
 
 
 def _take_slot(work: Work, settings: Settings, group: str) -> Optional[Lock]:

@@ -7,8 +7,9 @@ looks at the files and does what they call for.
 from __future__ import annotations
 
 import time
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
+from agent import names
 from agent.files import read_json_object, write_json
 from agent.locks import Lock
 from agent.plans import StoredPlan, load
@@ -86,6 +87,7 @@ def feed(work: Work, settings: Settings, queue: Queue, *, count: bool) -> Fed:
             if stored is None:
                 continue
             settle(run, stored)
+            replaced = _mind_dropped(run, stored, listing, boot_id, now)
             for position, job in enumerate(stored.jobs):
                 paths = run.job(job["job_key"])
                 facts = examine(paths, listing, boot_id)
@@ -94,7 +96,8 @@ def feed(work: Work, settings: Settings, queue: Queue, *, count: bool) -> Fed:
                     standing = note_absence(paths, facts, standing, settings, now)
                 standings[job["job_key"]] = (facts, standing)
                 _mind_orphan(paths, facts, now)
-                if not stored.plan["held"] and may_start(run, job, facts):
+                busy = (job["step"], job["beam"]) in replaced
+                if not busy and not stored.plan["held"] and may_start(run, job, facts):
                     order = stored.order * 100000 + position
                     candidates.append(Candidate(job["job_key"], job["group"], stored.plan["priority"], order))
         except (ValueError, KeyError, TypeError) as error:
@@ -156,6 +159,22 @@ def may_start(run: RunPaths, job: Dict[str, Any], facts: Facts) -> bool:
 
 def is_good(run: RunPaths, job_key: str) -> bool:
     return (read_json_object(run.job(job_key).exit) or {}).get("kind") == "ok"
+
+
+def _mind_dropped(
+    run: RunPaths, stored: StoredPlan, listing: Listing, boot_id: str, now: float
+) -> Set[Tuple[str, Optional[int]]]:
+    """(step, beam) of jobs that the plan does not want any more and that still run: their successors wait,
+    since two attempts of one job at once would fight over a GPU. A command without a wrapper is ended."""
+    living = set()
+    for key in stored.dropped:
+        paths = run.job(key)
+        facts = examine(paths, listing, boot_id)
+        if facts.locked:
+            _mind_orphan(paths, facts, now)
+            name = names.parse_job_key(key)
+            living.add((name.step, name.beam))
+    return living
 
 
 def _mind_orphan(paths: JobPaths, facts: Facts, now: float) -> None:

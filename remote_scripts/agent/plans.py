@@ -139,6 +139,8 @@ def accept(work: Work, settings: Settings, plan: Any, order: int) -> Dict[str, A
             return dict(answer, outcome="refused", reason=reason)
         _build(work, run, plan)
     run.folder.mkdir(parents=True, exist_ok=True)
+    # Before the plan is known: killed in between, nobody would send this plan again to a run that has it.
+    remove(run.released)
     # Known before the plan is: a plan that is stored can be worked on by any process at any time.
     write_json(
         run.plan,
@@ -150,7 +152,6 @@ def accept(work: Work, settings: Settings, plan: Any, order: int) -> Dict[str, A
         },
     )
     fsync_folder(work.runs)
-    remove(run.released)
     remove(run.pin)
     return dict(answer, outcome="accepted", plan=plan)
 

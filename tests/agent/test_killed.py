@@ -6,6 +6,7 @@ Every day a sample of the points; all of them under `--slow` (`pytest -m slow`).
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -116,12 +117,39 @@ class Crash:
                 assert bench.begun(name) == 1
 
 
-def kill_everywhere(crash: Crash, step: int) -> None:
+def kill_everywhere(crash: Crash, step: int, first: int = 1) -> None:
     with ThreadPoolExecutor(2) as pool:
-        for start in range(1, MOST, 2 * step):
+        for start in range(first, MOST, 2 * step):
             if not all(pool.map(crash.at, (start, start + step))):
                 return
     raise AssertionError("no end of effects")
+
+
+class Replan(Crash):
+    """A request with a newer plan for a run that was released."""
+
+    def __init__(self, make_bench: Callable[..., Bench]) -> None:
+        super().__init__(make_bench, ["request"], planned=False)
+        assert self.template.submit(super().plan(self.template)) == "accepted"
+        assert self.template.exit("two-a1")["kind"] == "ok"
+        assert self.template.ask({"verb": "release", "run_key": RUN})[0]["ok"]
+        self.serials: set[int] = set()
+
+    def plan(self, bench: Bench, attempt: int = 2, serial: int = 2) -> dict[str, Any]:
+        return super().plan(bench, attempt, serial)
+
+    def _recovers(self, bench: Bench) -> None:
+        # A control PC that hears that the host has its plan sends it no more: the feed has to see to it.
+        run = bench.work / "runs" / RUN
+        serial = json.loads((run / "plan.json").read_text())["plan"]["serial"]
+        assert serial == 1 or not (run / "released.json").exists()
+        self.serials.add(serial)
+
+
+def test_killed_at_every_point_of_a_newer_plan_for_a_released_run(make_bench: Callable[..., Bench]) -> None:
+    crash = Replan(make_bench)
+    kill_everywhere(crash, 1, first=25)  # nothing of the plan is written before
+    assert crash.serials == {1, 2}
 
 
 PROGRAMS = [

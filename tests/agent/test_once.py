@@ -10,11 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from mqi.host import framing
 from tests.agent.bench import ORPHANS, RUN, Bench, is_alive, kill, wait_for
+
+KILLED_AT = Path(__file__).with_name("killed_at.py")
 
 
 def test_chain_runs_by_itself(bench: Bench) -> None:
@@ -185,3 +188,46 @@ def test_same_boot_is_patient(make_bench: Callable[..., Bench]) -> None:
         kill(bench.command_pid("one-a1"))
     bench.wait_state("one-a1", "missing")
     assert [bench.states()["one-a1"] for _ in range(4)] == ["missing"] * 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signal that asks a process to end")
+def test_an_attempt_waits_for_the_end_of_the_one_that_it_replaces(bench: Bench) -> None:
+    bench.host.extra = {"kill_grace_s": 1.0}
+    stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwrite('begun', ''); time.sleep(30)"
+    bench.submit(bench.plan(bench.code("one-a1", stubborn)))
+    wait_for((bench.job("one-a1") / "out.part" / "begun").exists, "the job to begin")
+    seen = f"write('seen', str(os.path.exists({str(bench.job('one-a1') / 'exit.json')!r})))"
+    assert bench.submit(bench.plan(bench.code("one-a2", seen), serial=2)) == "accepted"
+    assert bench.exit("one-a1")["kind"] == "cancelled"
+    assert bench.exit("one-a2")["kind"] == "ok"
+    assert (bench.job("one-a2") / "out" / "seen").read_text() == "True"
+
+
+@ORPHANS
+def test_the_orphan_of_a_replaced_job_is_ended(bench: Bench) -> None:
+    bench.submit(bench.plan(bench.traced("one-a1", seconds=30)))
+    bench.kill_wrapper("one-a1")
+    bench.submit(bench.plan(bench.traced("one-a2"), serial=2))
+    wait_for(lambda: bench.states()["one-a2"] == "ended", "the next attempt")
+    assert not is_alive(bench.command_pid("one-a1"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs SIGSTOP and /proc")
+def test_a_copy_that_slept_since_before_the_purge_does_not_run_the_job_again(bench: Bench) -> None:
+    with bench.no_runner():
+        bench.submit(bench.plan(bench.traced("one-a1")))
+        agent = bench.work / "scripts" / bench.host.deploy() / "agent"
+        # Stopped before its first effect: it has read the plan, and has no lock yet.
+        argv = [sys.executable, "-IBS", str(KILLED_AT), "1", str(agent), "run", f"{RUN}.one-a1"]
+        sleeper = subprocess.Popen([*argv, "--work", str(bench.work), "--slot"], env={**os.environ, "KILLED_BY": "SIGSTOP"})
+        stat = Path(f"/proc/{sleeper.pid}/stat")
+        wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "the copy to sleep")
+    bench.states()
+    assert bench.exit("one-a1")["kind"] == "ok"
+    purge = {"verb": "purge", "run_keys": [RUN], "dry_run": False}
+    assert bench.ask({"verb": "release", "run_key": RUN}, purge)[1]["purged"] == [RUN]
+    assert bench.submit(bench.plan(bench.traced("one-a2"), serial=2)) == "accepted"
+    assert bench.exit("one-a2")["kind"] == "ok"
+    os.kill(sleeper.pid, signal.SIGCONT)
+    assert sleeper.wait(30) == 0
+    assert (bench.begun("one-a1"), bench.begun("one-a2")) == (1, 1)

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mqi.job import parse_job_key
+
 LOST_LISTINGS, LOST_AFTER_S = 3, 120.0
 OVER = ("ended", "cancelled", "lost")
 Json = dict[str, Any]
@@ -249,6 +251,7 @@ class Shop:
             if run.released:
                 continue
             self._settle(run)
+            replaced = self._mind_dropped(run)
             for position, planned in enumerate(run.plan["jobs"]):
                 job = run.job(planned["job_key"])
                 standing = self.judge(run, job)
@@ -258,11 +261,24 @@ class Shop:
                     job.process = ""
                     self._ended(job)
                 may_start = job.exit is None and not job.tombstone and job.claim is None
+                may_start = may_start and (planned["step"], planned["beam"]) not in replaced
                 if not run.plan["held"] and may_start and all(self.is_good(run, n) for n in planned["needs"]):
                     order = run.order * 100000 + position
                     candidates.append((-run.plan["priority"], order, job.key, planned["group"]))
         if self.queue_answers:
             self._bring(sorted(candidates), started)
+
+    def _mind_dropped(self, run: Run) -> set[tuple[str, int | None]]:
+        """feed._mind_dropped."""
+        living = set()
+        for job in [run.job(key) for key in run.dropped]:
+            if job.process:
+                _run, step, beam, _attempt = parse_job_key(job.key)
+                living.add((step, beam))
+                if job.process == "orphan":
+                    job.process = ""
+                    self._ended(job)
+        return living
 
     def _settle(self, run: Run) -> None:
         keys = set(run.dropped)
