@@ -294,7 +294,7 @@ class Lab:
         agent = next((self.work / "scripts").glob("[0-9a-f]*")) / "agent"
         subprocess.run(
             [sys.executable, "-I", "-S", str(agent), "request", "--work", str(self.work)],
-            input=request, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60, check=False,
+            input=request, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=STUCK_S, check=False,
         )  # fmt: skip
 
     def ledger(self) -> list[tuple[str, str]]:
@@ -309,7 +309,7 @@ class Lab:
         """A query on the database; [] when there is none yet."""
         if not self.database.exists():
             return []
-        with contextlib.closing(sqlite3.connect(self.database, timeout=10)) as connection:
+        with contextlib.closing(sqlite3.connect(self.database, timeout=STUCK_S)) as connection:
             try:
                 return connection.execute(sql).fetchall()
             except sqlite3.OperationalError:
@@ -319,7 +319,7 @@ class Lab:
         """What waits for its next try need not wait any longer; after an hour the host is asked for a sign of
         life, too, and what was written before is old. (Nothing may be at work then.)"""
         if self.rows("SELECT 1 FROM hosts"):
-            with contextlib.closing(sqlite3.connect(self.database, timeout=10)) as connection, connection:
+            with contextlib.closing(sqlite3.connect(self.database, timeout=STUCK_S)) as connection, connection:
                 connection.execute("UPDATE hosts SET next_try_at = 0 WHERE next_try_at IS NOT NULL")
                 connection.execute("UPDATE cases SET next_try_at = 0 WHERE next_try_at IS NOT NULL")
                 if an_hour:
