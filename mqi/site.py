@@ -24,11 +24,14 @@ from mqi.errors import (
 )
 from mqi.host.base import Answer, Host
 from mqi.policy import backoff_s, resource_rows
+from mqi.results import replace as replace_file
 from mqi.rows import Case
 from mqi.settings import HostSettings, Settings
 from mqi.store import Store
 
 log = logging.getLogger("mqi.site")
+
+_ID_WAIT_S = 10.0
 
 
 class Site:
@@ -206,19 +209,15 @@ def _read_id(path: Path) -> str:
 
 def _write_id_once(path: Path) -> None:
     """Of several first commands one writes the id; a file that was left empty is replaced."""
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}~")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(secrets.token_hex(16) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        if path.exists() and not _read_id(path):
-            path.unlink()
-        if os.name == "nt":
-            part.rename(path)  # refuses to replace, as link does elsewhere
-        else:
-            path.hardlink_to(part)
-    except FileExistsError:
-        pass  # another command was first; its id counts
-    finally:
-        part.unlink(missing_ok=True)
+    from filelock import FileLock  # only the first command of an installation comes here
+
+    part = path.with_name(path.name + ".part")
+    # Under a lock the temporary has one name, so a killed command's is used again and none is left over.
+    with FileLock(path.with_name(path.name + ".lock"), timeout=_ID_WAIT_S):
+        if _read_id(path):
+            return  # another command was first; its id counts
+        with part.open("w", encoding="utf-8") as file:
+            file.write(secrets.token_hex(16) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        replace_file(part, path)
