@@ -119,7 +119,7 @@ class Conversation:
         how = "" if code is None else f" (exit code {code})"
         return HostUnreachable(
             f"host {self._host}: {what}{how}" + (f": {words}" if words else ""),
-            "check the host's python and work_dir with `mqi doctor`",
+            "check the host's python and work_dir with `mqi config check`",
         )
 
 

@@ -96,7 +96,7 @@ def sorted_out(folder: str, names: list[str], rules: Rules) -> Contents:
         path = f"{folder}{os.sep}{name}"
         try:
             # Not DirEntry.stat(): on NTFS the folder's entry is stale while a writer holds the file.
-            status = os.lstat(path)
+            status = os.lstat(_exactly(path) if os.name == "nt" and is_unsafe_on_windows(name) else path)
         except FileNotFoundError:
             if os.name == "nt" and len(path) > WINDOWS_FOLDER_LIMIT:
                 contents.wrong.append((name, "has a path that is too long for Windows; shorten it", True))
@@ -122,3 +122,12 @@ def sorted_out(folder: str, names: list[str], rules: Rules) -> Contents:
         else:
             contents.files.append((name, status))
     return contents
+
+
+def _exactly(path: str) -> str:
+    """A Windows path so that it means this very name: `a.` would mean `a`, which is not there, and the file
+    would be passed over as if it had vanished."""
+    if path.startswith("\\\\?\\"):
+        return path
+    plain = path.replace("/", "\\")
+    return f"\\\\?\\UNC{plain[1:]}" if plain.startswith("\\\\") else f"\\\\?\\{plain}"

@@ -230,7 +230,8 @@ class Bench:
 
     def processes(self) -> list[tuple[int, list[str]]]:
         """(pid, argv) of every process that works for this bench."""
-        return [(pid, argv) for pid, argv in all_processes() if any(f"{self.folder}{os.sep}" in word for word in argv)]
+        ours = (f"{self.folder}{os.sep}", f"{self.folder.as_posix()}/")
+        return [(pid, argv) for pid, argv in all_processes() if any(our in word for word in argv for our in ours)]
 
     def stop(self) -> None:
         """Ends everything that this bench started."""
@@ -246,7 +247,7 @@ class Bench:
 
     def run(self, name: str, *options: str, run: str = RUN) -> int:
         """`run JOBKEY` to its end; its exit code."""
-        return subprocess.run([*self.agent("run", f"{run}.{name}"), *options], timeout=30, check=False).returncode
+        return subprocess.run([*self.agent("run", f"{run}.{name}"), *options], timeout=120, check=False).returncode
 
     @contextlib.contextmanager
     def no_runner(self, group: str = "cpu") -> Iterator[None]:

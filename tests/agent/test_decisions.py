@@ -261,7 +261,8 @@ def test_relative_paths_stay_below(path: str) -> None:
         names.relative_path(path)
     except Refused:
         return
-    assert Path("/base", path).resolve().is_relative_to("/base")
+    base = Path("/base").resolve()
+    assert (base / path).resolve().is_relative_to(base)
     assert path
 
 
@@ -300,7 +301,7 @@ def test_a_job_that_ends_while_we_look_is_ended(tmp_path: Path) -> None:
 
     def end_now(event: str, _: tuple[Any, ...]) -> None:
         nonlocal active
-        if active and event == "fcntl.flock":
+        if active and event in ("fcntl.flock", "msvcrt.locking"):
             active = False
             paths.exit.write_text('{"kind": "ok"}')
 

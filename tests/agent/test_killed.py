@@ -72,7 +72,7 @@ class Crash:
     def _repath(self, bench: Bench) -> None:
         """The jobs of the copy shall leave their traces beside the copy."""
         path = bench.work / "runs" / RUN / "plan.json"
-        text = path.read_text().replace(str(self.template.folder), str(bench.folder))
+        text = path.read_text().replace(self.template.folder.as_posix(), bench.folder.as_posix())
         path.write_text(text)
 
     def _request(self, bench: Bench) -> bytes:

@@ -18,7 +18,10 @@ def tasks(bench: Bench) -> set[str]:
 
 def test_no_more_at_once_than_slots(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(slots=2, max_queued=10)
-    bench.submit(bench.plan(*(bench.traced(f"step.b{beam}-a1", seconds=0.4) for beam in range(5))))
+    bench.submit(bench.plan(*(bench.gated(f"step.b{beam}-a1") for beam in range(5))))
+    wait_for(lambda: len(bench.order()) == 2, "two jobs to begin")
+    time.sleep(0.5)  # time to do the wrong thing
+    bench.open_gate()
     for beam in range(5):
         bench.exit(f"step.b{beam}-a1")
     assert bench.most_at_once() == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 
 from mqi.sample import write_sample
+from tests.agent.system import PATIENCE, all_processes, kill
 
 CONFIG = """\
 watch:
@@ -106,7 +106,7 @@ class Installation:
 
     def cycle_until(self, *states: str, case_id: int = 1, limit_s: float = 60.0) -> dict[str, Any]:
         """Run `mqi cycle` until the case is in one of these states."""
-        deadline = time.monotonic() + limit_s
+        deadline = time.monotonic() + limit_s * PATIENCE
         while time.monotonic() < deadline:
             self.run("cycle", code=None)
             if self.state_of(case_id) in states:
@@ -142,16 +142,10 @@ class Installation:
 
     def stop_everything(self) -> None:
         """Kill whatever still works in the work directory (runners, steps), by process id."""
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (folder / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if str(self.root).encode() in command and int(folder.name) != os.getpid():
-                try:
-                    os.kill(int(folder.name), signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+        ours = (str(self.root), self.root.as_posix())
+        for pid, argv in all_processes():
+            if any(our in word for word in argv for our in ours):
+                kill(pid)
 
 
 def install(root: Path, *, quick: bool = True, quiet: str = "0s") -> Installation:
@@ -160,10 +154,10 @@ def install(root: Path, *, quick: bool = True, quiet: str = "0s") -> Installatio
     workflows = "{}"
     if quick:
         ledger, behaviour, step = root / "ledger", root / "behaviour.json", root / "step.py"
-        step.write_text(
-            STEP.replace("LEDGER", str(ledger)).replace("BEHAVIOUR", str(behaviour)), encoding="utf-8"
-        )
-        text = QUICK.replace("LEDGER", str(ledger)).replace("STEP", str(step))
+        # With slashes on Windows too: a backslash begins an escape in YAML.
+        text = STEP.replace("LEDGER", ledger.as_posix()).replace("BEHAVIOUR", behaviour.as_posix())
+        step.write_text(text, encoding="utf-8")
+        text = QUICK.replace("LEDGER", ledger.as_posix()).replace("STEP", step.as_posix())
         (root / "default_qa.yaml").write_text(text, encoding="utf-8")
         behaviour.write_text("{}", encoding="utf-8")
         workflows = "{default_qa: default_qa.yaml}"

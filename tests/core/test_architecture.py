@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
+
+from mqi.commands.registry import MODULE_OF
 
 PACKAGE = Path(__file__).resolve().parents[2] / "mqi"
 ROOT = PACKAGE.parent
@@ -90,3 +93,8 @@ def test_only_record_changes_the_state_of_a_case() -> None:
         if path.name in ("store.py", "schema.sql"):
             continue
         assert "UPDATE cases" not in path.read_text(encoding="utf-8"), path
+
+
+@pytest.mark.parametrize("path", all_sources(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_sentences_name_commands_that_exist(path: Path) -> None:
+    assert set(re.findall("`mqi ([a-z]+)", path.read_text(encoding="utf-8"))) <= set(MODULE_OF)

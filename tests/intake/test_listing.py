@@ -543,3 +543,35 @@ KINDS = [
 def test_kinds_of_entries(remark: str, mode: int, attributes: int, tag: int, kind: str) -> None:
     status = SimpleNamespace(st_mode=mode, st_file_attributes=attributes, st_reparse_tag=tag)
     assert kind_of(status) == kind
+
+
+@pytest.mark.parametrize(
+    ("path", "exact"),
+    [
+        ("D:\\cases\\P1\\a.", "\\\\?\\D:\\cases\\P1\\a."),
+        ("D:\\cases\\P1/sub\\nul.xml", "\\\\?\\D:\\cases\\P1\\sub\\nul.xml"),
+        ("\\\\nas\\cases\\P1\\b ", "\\\\?\\UNC\\nas\\cases\\P1\\b "),
+        ("\\\\?\\D:\\cases\\a.", "\\\\?\\D:\\cases\\a."),
+    ],
+)
+def test_windows_paths_that_mean_exactly_this_name(path: str, exact: str) -> None:
+    assert contents._exactly(path) == exact
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="only Windows alters such names")
+@pytest.mark.parametrize("name", ["plan.", "spot ", "aux", "nul.xml", "com1.dcm"])
+def test_a_name_that_windows_alters_is_not_passed_over(name: str, tmp_path: Path) -> None:
+    put(tmp_path, "P1/RP.dcm", "P2/RP.dcm")
+    Path(f"\\\\?\\{tmp_path}\\P1\\{name}").write_bytes(b"x")
+    units = {unit.path: unit for unit in list_units(watch_at(tmp_path)).units}
+    assert "has a name that Windows programs cannot open" in str(units["P1"].problem)
+    assert units["P2"].problem is None
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="only Windows alters such names")
+@pytest.mark.parametrize("depth", [1, 2, None])
+def test_a_case_folder_that_windows_alters_is_not_passed_over(depth: int | None, tmp_path: Path) -> None:
+    Path(f"\\\\?\\{tmp_path}\\P1.").mkdir()
+    (unit,) = list_units(watch_at(tmp_path, depth=depth)).units
+    assert unit.path == "P1."
+    assert "has a name that Windows programs cannot open" in str(unit.problem)

@@ -54,8 +54,13 @@ def make_order(**changes: Any) -> Order:
     return Order(**{"backend": "schtasks", "every_s": 60, "user": "HOSP\\svc-mqi", "logon": "password", **changes})
 
 
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="cron and systemd are not on Windows")
+
+
 def needs(program: str) -> None:
     """Skip without this program; in CI its absence is an error."""
+    if sys.platform == "win32":
+        pytest.skip(f"{program} is not on Windows")
     if shutil.which(program) is None:
         if os.environ.get("CI") == "true":
             raise AssertionError(f"{program} is missing, and CI must have it")
@@ -108,6 +113,8 @@ class FakePrograms:
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePrograms:
     """An empty folder of programs, first on the PATH."""
+    if sys.platform == "win32":
+        pytest.skip("the programs that stand in are scripts with a #! line, which needs POSIX")
     folder, state = tmp_path / "programs", tmp_path / "programs-state"
     folder.mkdir()
     state.mkdir()
@@ -194,7 +201,8 @@ class Installed:
 @pytest.fixture
 def installed(tmp_path: Path) -> Installed:
     """A configuration below a folder whose name asks for trouble."""
-    folder = tmp_path / 'mqi "한글" & 100% \'$HOME\''
+    # Windows knows no quotation mark in names, and its Task Scheduler no per cent sign.
+    folder = tmp_path / ("mqi 한글 & '$HOME'" if sys.platform == "win32" else 'mqi "한글" & 100% \'$HOME\'')
     (folder / "cases").mkdir(parents=True)
     (folder / "mqi.yaml").write_text(CONFIG, encoding="utf-8")
     return Installed(folder)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.schedule.conftest import FAKE_CRONTAB, FakePrograms, Installed
+from tests.schedule.conftest import FAKE_CRONTAB, POSIX, FakePrograms, Installed
+
+pytestmark = POSIX
 
 MINE = b'# mine\nMAILTO=""\n0 3 * * * echo "50\\%" \xff\n'
 

@@ -12,8 +12,10 @@ from mqi.errors import UsageProblem
 from mqi.schedule.order import Order
 from mqi.schedule.programs import NotAllowed, SchedulerProblem
 from mqi.schedule.with_systemd import Systemd
-from tests.schedule.conftest import LINUX_PLACE, FakePrograms, Installed
+from tests.schedule.conftest import LINUX_PLACE, POSIX, FakePrograms, Installed
 from tests.schedule.test_systemd_units import SHOW
+
+pytestmark = POSIX
 
 FAKE_SYSTEMCTL = """
 if argv[0] == "--user":

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mqi.errors import ConfigurationProblem
 from mqi.schedule import cron
 from mqi.schedule.order import COMMANDS, STEPS, Order
-from tests.schedule.conftest import LINUX_PLACE
+from tests.schedule.conftest import LINUX_PLACE, POSIX
 
 ORDER = Order("cron", 60)
 HOSTILE = replace(
@@ -49,6 +49,7 @@ def as_cron_reads(line: str) -> str:
     return re.split(r"(?<!\\)%", command)[0].replace("\\%", "%")
 
 
+@POSIX
 def test_a_shell_does_what_the_line_says(tmp_path: Path) -> None:
     folder = tmp_path / "it's \"한글\" & 100%; $(touch pwned) `touch pwned`"
     folder.mkdir()

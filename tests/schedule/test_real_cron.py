@@ -13,7 +13,9 @@ import pytest
 from mqi.schedule import cron
 from mqi.schedule.order import Order
 from mqi.schedule.with_cron import Cron
-from tests.schedule.conftest import Installed, needs
+from tests.schedule.conftest import POSIX, Installed, needs
+
+pytestmark = POSIX
 
 
 @pytest.fixture

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.schedule.conftest import POSIX
 from tests.schedule.private_systemd import CannotBoot, PrivateSystemd, private_systemd
-
-pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 # Longer than several runs: it survives them, and tells what the hardening left it.
@@ -50,7 +49,7 @@ workflows: {quick: quick.yaml}
 """
 
 # Boots a systemd of its own, which takes namespaces, half a minute and more.
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, POSIX]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from mqi.errors import ConfigurationProblem
 from mqi.schedule import systemd
 from mqi.schedule.order import Order
 from mqi.schedule.place import Place
-from tests.schedule.conftest import LINUX_PLACE, needs
+from tests.schedule.conftest import LINUX_PLACE, POSIX, needs
 
 SYSTEM = Order("systemd", 60, "mqi")
 USER = Order("systemd-user", 60)
@@ -96,6 +96,7 @@ def test_systemd_has_nothing_to_say_about_timers(every_s: int, tmp_path: Path) -
     assert verify(tmp_path, replace(SYSTEM, every_s=every_s), real(LINUX_PLACE, tmp_path)) == ""
 
 
+@POSIX
 @pytest.mark.parametrize("name", ["a b", "한글", "100%", "a&b", 'a"b', "it's", "$HOME", "a\\b", "a;b", "~a", "%h", "-a", "a#b", "a, b"])
 def test_systemd_takes_hostile_paths(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name / "mqi"
