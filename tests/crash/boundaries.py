@@ -34,8 +34,14 @@ from typing import Any, ClassVar
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 MAKING = os.O_CREAT | os.O_TRUNC
-# Of what happens any number of times (a lock that is waited for) or to many files alike, the first few are told.
-TOLD = (("lock ", 2), ("unlock ", 2), *((f"{word} work/scripts/", 2) for word in ("open", "opened", "fsync")))
+# Of what happens any number of times (a lock that is waited for, a sign of life every two seconds) or to many
+# files alike, the first few are told.
+TOLD = (
+    ("lock ", 2),
+    ("unlock ", 2),
+    *((f"{word} mqi.db.locks/", 1) for word in ("open", "opened")),
+    *((f"{word} work/scripts/", 2) for word in ("open", "opened", "fsync")),
+)
 # What is random or a matter of the day in a path.
 VARIABLE = (
     (re.compile(r"\b[0-9a-f]{64}\b"), "SHA256"),
@@ -78,11 +84,14 @@ class Instrument:
             self.role.startswith(wanted[:-1]) if wanted.endswith("*") else self.role == wanted
         )
         with self._quietly():
-            name = f"{self.desk}/trace/{self.role.replace('/', ':')}"
-            try:
-                self._trace = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-            except OSError:
-                pass  # the second process of this role, or nobody wants to know
+            # The first process of a role has the trace that counts; of the others it only shows that they move.
+            for name in (self.role.replace("/", ":"), f"others/{os.getpid()}"):
+                try:
+                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+                    self._trace = os.open(f"{self.desk}/trace/{name}", flags, 0o600)
+                    break
+                except OSError:
+                    continue
 
     def _quietly(self) -> _Quietly:
         return _Quietly(self._inside)

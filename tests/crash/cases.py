@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
-import time
+import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,6 @@ from tests.crash.checks import Expected, wrong_with
 from tests.crash.lab import Lab
 
 CYCLES = 8  # more than any case needs to complete
-HELD_S = 0.7  # longer than a cycle takes that nobody keeps waiting
 # What may happen besides.
 NOTHING, UNANSWERED, LATE, NO_QUEUE = "nothing", "a lost reply", "late requests", "an emptied queue"
 NO_DATABASE, CHANGED, SLOW, HELD = "a lost database", "a changed folder", "slow jobs", "held up"
@@ -113,7 +113,7 @@ def carry_out(lab: Lab, case: Case) -> Outcome:
     """Stop a process, let the fault happen, let `mqi cycle` run to the end, and look at everything."""
     lab.put_back(case.phase.stage)
     if case.fault == SLOW:
-        lab.slow.touch()
+        lab.slow_down(_job_of(case.role))
     if case.fault == HELD:
         reached = hold(lab, case)
     else:
@@ -128,6 +128,12 @@ def carry_out(lab: Lab, case: Case) -> Outcome:
         replay(lab, lab.requests())
         cycle(lab)
     return Outcome(case, reached, wrong_with(lab, _expected(case)))
+
+
+def _job_of(role: str) -> str:
+    """The end of a job's key that `role` works on; of every key, when it works on none."""
+    word, _, job = role.partition(" ")
+    return job if word in ("run", "command") else ""
 
 
 def _expected(case: Case) -> Expected:
@@ -216,7 +222,7 @@ def slow_jobs(lab: Lab) -> None:
     for _cycle in range(3):
         lab.let_time_pass()
         lab.mqi("cycle")
-    lab.slow.unlink(missing_ok=True)
+    lab.let_jobs_end()
 
 
 FAULTS: dict[str, Callable[[Lab], None]] = {
@@ -241,12 +247,34 @@ def hold(lab: Lab, case: Case) -> bool:
     reached = lab.stopped() == case.at
     if case.role.startswith(f"{case.phase.command}/"):
         lab.kill(first)  # else it would wait for its answer, and hold the lock of its step
-    lab.let_time_pass()
-    other, give_up = lab.start("cycle"), time.monotonic() + HELD_S
-    while lab.lives(other) and time.monotonic() < give_up:
-        time.sleep(0.01)
+    other = _go_on_beside(lab)
     lab.resume()
-    lab.end_of(other)
+    if other:
+        lab.end_of(other)
     lab.end_of(first)
     lab.wait_quiet()
     return reached
+
+
+def _go_on_beside(lab: Lab) -> int:
+    """Cycles beside a process that is held, for as long as they bring the case further; the id of one that
+    waits for that process, or 0."""
+    for _cycle in range(CYCLES):
+        before = _progress(lab)
+        with contextlib.suppress(sqlite3.OperationalError):  # the held one is in the middle of a transaction
+            lab.let_time_pass(wait_s=0.1)
+        other = lab.start("cycle")
+        lab.wait_still(other)
+        if lab.lives(other):
+            return other
+        lab.end_of(other)
+        if over(lab):
+            break
+        lab.wait_still()  # as long as jobs need
+        if _progress(lab) == before:
+            break
+    return 0
+
+
+def _progress(lab: Lab) -> object:
+    return lab.ledger(), lab.rows("SELECT status, plan_serial, host_serial, released_at FROM cases")

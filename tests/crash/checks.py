@@ -77,6 +77,8 @@ def _runs(lab: Lab, expected: Expected) -> Iterator[str]:
         stored = (_read(run / "plan.json") or {}).get("plan", {})
         if stored.get("serial") != serials.get(key):
             yield f"the host has plan {stored.get('serial')} in place of {serials.get(key)}"
+        if not (run / "released.json").exists():
+            yield "the host does not know that it need not keep a run"
         for job in OUTPUTS:
             yield from _job(lab, run, job, expected)
 

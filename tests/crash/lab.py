@@ -25,7 +25,7 @@ from mqi.sample import write_sample
 
 LAUNCH = Path(__file__).with_name("launch.py")
 STUCK_S = 300.0  # what lasts longer hangs, however busy the machine is
-SLOW_S = 1.5  # after that, slow jobs are seen to be what keeps a process from its boundary
+STILL_S = 1.5  # nobody at a boundary for so long: everybody waits for something, or nobody works
 
 CONFIG = """\
 watch: [{{path: cases, room: G1, quiet: 0s}}]
@@ -65,7 +65,9 @@ steps:
 STEP = """\
 echo "begin $MQI_JOB_KEY" >>"$LEDGER"
 sleep 0.03
-while [ -e "$SLOW" ]; do sleep 0.05; done
+while { read -r slow <"$SLOW"; } 2>/dev/null; do
+  case "$MQI_JOB_KEY" in *"$slow") sleep 0.05 ;; *) break ;; esac
+done
 case "$MQI_JOB_KEY" in
 *.b2-a1) [ -e "$FAILING" ] && { echo "end $MQI_JOB_KEY" >>"$LEDGER"; exit 75; } ;;
 esac
@@ -109,7 +111,7 @@ class Lab:
         (self.root / "mqi.yaml").write_text(config, encoding="utf-8")
         (self.root / "default_qa.yaml").write_text(WORKFLOW.format(step=step), encoding="utf-8")
         write_sample(self.folder, seed=1, layers=2)
-        for name in ("trace", "requests"):
+        for name in ("trace/others", "requests"):
             (self.desk / name).mkdir(parents=True)
         (self.desk / "alive").touch()
 
@@ -238,7 +240,7 @@ class Lab:
             shutil.rmtree(target)
             subprocess.run(["cp", "-a", str(kept), str(target)], check=True)
         shutil.rmtree(self.desk / "trace")
-        (self.desk / "trace").mkdir()
+        (self.desk / "trace" / "others").mkdir(parents=True)
 
     def has(self, stage: str) -> bool:
         return (self.stages / stage).is_dir()
@@ -260,6 +262,7 @@ class Lab:
         return {
             path.name.replace(":", "/"): path.read_text(encoding="utf-8").splitlines()
             for path in sorted((self.desk / "trace").iterdir())
+            if path.is_file()
         }
 
     def stopped(self) -> str:
@@ -269,13 +272,27 @@ class Lab:
 
     def wait_stopped(self, mqi: int) -> None:
         """Until a process was stopped, or nothing works any more that could be; `mqi` was started last."""
-        give_up, patience = time.monotonic() + STUCK_S, time.monotonic() + SLOW_S
+        still = Stillness(self)
         while not self.stopped() and (self.lives(mqi) or self._somebody_lives() or self.processes()):
-            now = time.monotonic()
-            assert now < give_up, "neither stopped nor over"
-            if now > patience:
-                self.slow.unlink(missing_ok=True)  # it comes there only when the jobs end
+            for_s = still.for_s()
+            assert for_s < STUCK_S, "neither stopped nor over"
+            if for_s > STILL_S:
+                self.let_jobs_end()  # it comes there only then
             time.sleep(0.002)
+
+    def wait_still(self, mqi: int = 0) -> None:
+        """Until nobody has come to a boundary for a while, or `mqi` has ended."""
+        still = Stillness(self)
+        while still.for_s() < STILL_S and (not mqi or self.lives(mqi)):
+            time.sleep(0.01)
+
+    def slow_down(self, job: str) -> None:
+        """Let jobs take long whose keys end with `job`, until `let_jobs_end`."""
+        self.slow.write_text(f"{job}\n", encoding="utf-8")
+
+    def let_jobs_end(self) -> None:
+        """Nothing is slow any more."""
+        self.slow.unlink(missing_ok=True)
 
     def stop_another(self) -> None:
         """Let another process be stopped."""
@@ -309,17 +326,20 @@ class Lab:
         """A query on the database; [] when there is none yet."""
         if not self.database.exists():
             return []
-        with contextlib.closing(sqlite3.connect(self.database, timeout=STUCK_S)) as connection:
+        with contextlib.closing(sqlite3.connect(self.database, timeout=10)) as connection:
             try:
                 return connection.execute(sql).fetchall()
             except sqlite3.OperationalError:
                 return []  # killed before it had tables
 
-    def let_time_pass(self, *, an_hour: bool = False) -> None:
+    def let_time_pass(self, *, an_hour: bool = False, wait_s: float = STUCK_S) -> None:
         """What waits for its next try need not wait any longer; after an hour the host is asked for a sign of
-        life, too, and what was written before is old. (Nothing may be at work then.)"""
+        life, too, and what was written before is old. (Nothing may be at work then.)
+
+        Raises sqlite3.OperationalError when somebody has kept the database locked for `wait_s`."""
         if self.rows("SELECT 1 FROM hosts"):
-            with contextlib.closing(sqlite3.connect(self.database, timeout=STUCK_S)) as connection, connection:
+            connected = contextlib.closing(sqlite3.connect(self.database, timeout=wait_s))
+            with connected as connection, connection:
                 connection.execute("UPDATE hosts SET next_try_at = 0 WHERE next_try_at IS NOT NULL")
                 connection.execute("UPDATE cases SET next_try_at = 0 WHERE next_try_at IS NOT NULL")
                 if an_hour:
@@ -328,3 +348,18 @@ class Lab:
             before = time.time() - 3700
             for path in self.root.rglob("*~"):
                 os.utime(path, (before, before))
+
+
+class Stillness:
+    """How long no process has come to a boundary."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._traces = lab.desk / "trace"
+        self._crossed, self._since = -1, 0.0
+
+    def for_s(self) -> float:
+        """Seconds, up to this look."""
+        crossed = sum(trace.stat().st_size for trace in self._traces.rglob("*"))
+        if crossed != self._crossed:
+            self._crossed, self._since = crossed, time.monotonic()
+        return time.monotonic() - self._since

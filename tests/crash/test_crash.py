@@ -31,7 +31,7 @@ EVERY_DAY = 100  # every so many-th boundary
 PROCESSES: dict[tuple[str, str], tuple[str, ...]] = {
     ("first scan", "scan"): (r"^open mqi\.db ",),
     ("scan", "scan"): (r"^commit complete folder",),
-    ("submit", "submit"): (r"^open mqi\.installation", r"^commit accept"),
+    ("submit", "submit"): (r"^open mqi\.installation",),
     ("submit", "submit/1"): (r"^rename work/host\.json",),
     ("submit", "submit/2"): (r"^rename work/pins/",),
     ("submit", "submit/3"): (r"^rename work/store/",),
@@ -48,7 +48,7 @@ PROCESSES: dict[tuple[str, str], tuple[str, ...]] = {
     ("jobs", "command simulate.b3-a1"): (r"^opened ",),
     ("sync", "sync"): (r"^commit start",),
     ("sync", "sync/1"): (r"^rename work/seq",),
-    ("again", "sync"): (r"^commit start",),
+    ("again", "sync"): (r"^kill a process #2",),
     ("again", "sync/1"): (r"^unlock work/agent\.lock",),
     ("again", "sync/2"): (r"^rename work/queue/",),
     ("fetch", "fetch"): (r"^open .*\.part~", r"/latest\.json #1$", r"^commit publish"),
@@ -60,6 +60,7 @@ PROCESSES: dict[tuple[str, str], tuple[str, ...]] = {
 # The moments on which exactly-once rests: just before and just after, every day, with these faults.
 MOMENTS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "begin is committed": ("submit", "submit", r"^commit begin", (NO_DATABASE,)),
+    "the host has answered": ("submit", "submit", r"^kill a process #4", (CHANGED,)),
     "the plan is stored": (
         "submit",
         "submit/4",
