@@ -111,11 +111,16 @@ def purge(
         if stored is not None and not dry_run:
             write_receipt(work, run, stored)
         if not dry_run:
-            _remove_run(work, run)
+            try:
+                _hide_run(work, run)
+            except OSError as error:
+                # Windows, while a person or a virus scanner has one of its files open. The next purge tries again.
+                refused.append([key, "it cannot be removed now (%s)" % error.strerror])
+                continue
         freed += size
         purged.append(key)
     if not dry_run:
-        _remove_leftovers(work)
+        refused += _remove_hidden(work)
         freed += collect(work, time.time())
     return {"purged": purged, "bytes": freed, "refused": refused}
 
@@ -128,21 +133,25 @@ def _why_not(run: RunPaths, stored: StoredPlan, settings: Settings, listing: Lis
     return ""
 
 
-def _remove_run(work: Work, run: RunPaths) -> None:
+def _hide_run(work: Work, run: RunPaths) -> None:
+    """Gone under its name in one moment: a purge that is killed leaves no half of a run. Raises OSError."""
     remove(run.pin)
     if run.folder.exists():
-        # Gone under its name in one moment: a purge that is killed leaves no half of a run.
-        grave = work.runs / (".purged.%s.%s" % (run.key, unique()))
-        os.replace(str(run.folder), str(grave))
+        os.rename(str(run.folder), str(work.runs / (".purged.%s.%s" % (run.key, unique()))))
         fsync_folder(work.runs)
-        remove_tree(grave)
 
 
-def _remove_leftovers(work: Work) -> None:
-    if work.runs.is_dir():
-        for entry in list(work.runs.iterdir()):
-            if entry.name.startswith(".purged."):
+def _remove_hidden(work: Work) -> List[List[str]]:
+    """Removes what `_hide_run` has hidden, now or before a purge was killed; (run key, why) of what stays."""
+    kept = []
+    for entry in sorted(work.runs.iterdir()) if work.runs.is_dir() else ():
+        if entry.name.startswith(".purged."):
+            try:
                 remove_tree(entry)
+            except OSError as error:
+                key = entry.name.split(".")[2]
+                kept.append([key, "some of its files cannot be removed now (%s)" % error.strerror])
+    return kept
 
 
 def _own_bytes(folder: Path) -> int:

@@ -137,3 +137,20 @@ def test_outputs_that_a_virus_scanner_has_open_get_their_name_a_little_later(ben
     exit_ = bench.exit("one-a1")
     assert (exit_["kind"], exit_["message"]) == ("ok", "")
     scanner.wait(10)
+
+
+def test_a_run_that_somebody_looks_at_is_kept_and_stops_no_other_purge(bench: Bench) -> None:
+    other = "ba9876543210"
+    bench.submit(bench.plan(bench.code("one-a1", "write('dose.mhd', '1')\n")))
+    bench.submit(bench.plan(bench.code("one-a1", run=other), run=other))
+    assert bench.exit("one-a1")["kind"] == bench.exit("one-a1", run=other)["kind"] == "ok"
+    bench.ask({"verb": "release", "run_key": RUN}, {"verb": "release", "run_key": other})
+    purge = {"verb": "purge", "run_keys": [RUN, other], "dry_run": False}
+    with (bench.job("one-a1") / "out" / "dose.mhd").open("rb"):
+        reply = bench.ask(purge)[0]
+        assert [key for key, _ in reply["refused"]] == [RUN]
+        assert "remove" in reply["refused"][0][1]
+        assert other in reply["purged"]
+    reply = bench.ask(purge)[0]
+    assert reply["refused"] == []
+    assert [path.name for path in (bench.work / "runs").iterdir()] == []

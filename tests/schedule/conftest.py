@@ -54,7 +54,7 @@ def make_order(**changes: Any) -> Order:
     return Order(**{"backend": "schtasks", "every_s": 60, "user": "HOSP\\svc-mqi", "logon": "password", **changes})
 
 
-POSIX = pytest.mark.skipif(sys.platform == "win32", reason="cron and systemd are not on Windows")
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no cron, no systemd, none of their tools and names")
 
 
 def needs(program: str) -> None:

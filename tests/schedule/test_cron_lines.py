@@ -152,6 +152,7 @@ def test_what_cron_cannot_hold() -> None:
         cron.line(ORDER, replace(LINUX_PLACE, config=f"/{'한' * 200}/mqi.yaml"), "cycle")
 
 
+@POSIX
 @pytest.mark.parametrize("place", [LINUX_PLACE, HOSTILE])
 def test_grep_finds_exactly_our_lines(place: object, tmp_path: Path) -> None:
     # The administrator's command takes our lines out with grep.
