@@ -59,7 +59,6 @@ OPEN: dict[str, str] = {
     "forward": "a restored database's plan replaces a newer attempt and ends it",
     "keep_refused": "a refused wish fails a case whose run goes on on the host",
     "steady_no": "after a refusal, a late plan with a lower serial still starts the run",
-    "plan_names_jobs": "a next attempt that was never accepted hides the plan that was taken over",
 }
 
 
