@@ -222,6 +222,11 @@ class Store:
                     sql, [str(v) if name == "state" else v for name, v in zip(fields, values, strict=True)]
                 )
 
+    def forget_jobs(self, keys: Iterable[str]) -> None:
+        """Remove attempts that were planned and that no host will ever be asked for."""
+        with self.database.write() as connection:
+            connection.executemany("DELETE FROM jobs WHERE job_key = ?", [(key,) for key in keys])
+
     def drop_jobs(self, case_id: int) -> None:
         """Forget the jobs of a plan that never reached a host."""
         with self.database.write() as connection:

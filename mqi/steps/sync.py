@@ -134,7 +134,14 @@ def _not_taken(site: Site, case: Case, plan: Mapping[str, Any], reason: str) -> 
 
 def _take_over(site: Site, case: Case, plan: Mapping[str, Any]) -> None:
     """A restored database: the host has seen later wishes than this side remembers. They stand."""
+    planned = {str(job["job_key"]) for job in plan["jobs"]}
+    newest = site.store.jobs(case.case_id)
     with site.store.together():
+        # An attempt that was only planned here would hide the one that the host has.
+        never = [
+            job.job_key for job in newest if job.state is JobState.PLANNED and job.job_key not in planned
+        ]
+        site.store.forget_jobs(never)
         site.store.put_jobs(_unknown_jobs(site, case, plan))
         taken = site.store.note(
             case,

@@ -93,7 +93,7 @@ def _wanted(run: RunPaths, paths: JobPaths) -> Optional[Tuple[StoredPlan, Dict[s
     """The plan and the job in it; None when the job was withdrawn, has ended or must not start."""
     stored = load(run)
     job = stored.job(paths.key) if stored else None
-    if stored is None or job is None or stored.plan["held"]:
+    if stored is None or job is None or stored.plan["held"] or stored.plan["cancel"]:
         return None
     if paths.exit.exists() or paths.tombstone.exists():
         return None

@@ -159,3 +159,29 @@ def test_a_hold_that_the_host_refuses_does_not_show(world: World) -> None:
     cycles(world, 6)
     assert world.states() == ["completed"]
     assert [row["held"] for row in world.read("SELECT held FROM cases")] == [0]
+
+
+def test_a_next_attempt_that_was_never_asked_for_hides_nothing(world: World) -> None:
+    """plan_names_jobs: a late cancel of a lost database meets the next attempt that the new one plans."""
+    world.endings.append(Ending("killed", after_s=300.0))
+    world.folders.arrive("P1", 1)
+    cycles(world, 3)
+    host = world.hosts["one"]
+    world.operator("cancel", 0)
+    host.faults.append("late")
+    cycles(world, 1)
+    assert [call["verb"] for call in host.late[0]] == ["plan"]
+    world.delete_database()
+
+    def deliver() -> None:
+        # Just before the next attempt of the new database, which has the same serial.
+        lost = [row["state"] for row in world.read("SELECT state FROM jobs WHERE job_key LIKE '%prepare-a1'")]
+        if host.late and lost == ["lost"]:
+            host.deliver_late(0)
+        host.meanwhile.append(("before", deliver))
+
+    host.meanwhile.append(("before", deliver))
+    cycles(world, 12)
+    assert not host.late
+    assert plan_on(world, "one")["cancel"]
+    assert world.states() == ["cancelled"]
