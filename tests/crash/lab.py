@@ -26,6 +26,7 @@ from mqi.sample import write_sample
 LAUNCH = Path(__file__).with_name("launch.py")
 STUCK_S = 300.0  # what lasts longer hangs, however busy the machine is
 STILL_S = 1.5  # nobody at a boundary for so long: everybody waits for something, or nobody works
+LOOK_S = 0.1
 
 CONFIG = """\
 watch: [{{path: cases, room: G1, quiet: 0s}}]
@@ -278,7 +279,7 @@ class Lab:
             assert for_s < STUCK_S, "neither stopped nor over"
             if for_s > STILL_S:
                 self.let_jobs_end()  # it comes there only then
-            time.sleep(0.002)
+            time.sleep(0.005)
 
     def wait_still(self, mqi: int = 0) -> None:
         """Until nobody has come to a boundary for a while, or `mqi` has ended."""
@@ -355,11 +356,14 @@ class Stillness:
 
     def __init__(self, lab: Lab) -> None:
         self._traces = lab.desk / "trace"
-        self._crossed, self._since = -1, 0.0
+        self._crossed, self._since, self._looked = -1, 0.0, 0.0
 
     def for_s(self) -> float:
-        """Seconds, up to this look."""
-        crossed = sum(trace.stat().st_size for trace in self._traces.rglob("*"))
-        if crossed != self._crossed:
-            self._crossed, self._since = crossed, time.monotonic()
-        return time.monotonic() - self._since
+        """Seconds, up to the last look; it looks every now and then."""
+        now = time.monotonic()
+        if now - self._looked > LOOK_S:
+            self._looked = now
+            crossed = sum(trace.stat().st_size for trace in self._traces.rglob("*"))
+            if crossed != self._crossed:
+                self._crossed, self._since = crossed, now
+        return self._looked - self._since

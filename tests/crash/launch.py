@@ -12,12 +12,14 @@ has ended. At the end of its input FOLDER is removed: also when the tests were k
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import gc
 import importlib
 import json
 import os
 import runpy
-import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,18 +72,35 @@ def serve(folder: str) -> None:
     for name in WARM:
         importlib.import_module(name)
     gc.freeze()  # else each child would walk through, and so copy, all that is imported here
+    started = set()
     for line in sys.stdin.buffer:
         order = json.loads(line)
         if isinstance(order, int):
             answer = os.waitstatus_to_exitcode(os.waitpid(order, 0)[1])
+            started.discard(order)
         else:
             answer = os.fork()
             if answer == 0:
                 _become(order)
                 return
+            started.add(answer)
         os.write(1, b"%d\n" % answer)
-    shutil.rmtree(folder, ignore_errors=True)
+    _leave_nothing(Path(folder), started)
     os._exit(0)
+
+
+def _leave_nothing(folder: Path, started: set[int]) -> None:
+    """Nobody asks any more: end what is left (little, unless the tests were killed), and remove the folder."""
+    import shutil  # not for agents, who start from here, too
+
+    for pid in started:
+        os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        (folder / "desk" / "resume").touch()
+        (folder / "desk" / "slow").unlink(missing_ok=True)
+        with (folder / "desk" / "alive").open("rb") as alive:
+            fcntl.flock(alive, fcntl.LOCK_EX)  # until the last of them has ended
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _become(order: dict[str, Any]) -> None:
