@@ -89,7 +89,8 @@ def _observed(control: Control, settings: Settings, row: Row, answer: Answer) ->
     if not answer.known:
         if row.status != SUBMITTING and row.host_serial:
             forgotten = followed(row._replace(status=FAILED, purged=True), settings.guards)
-            control = control._replace(row=forgotten)
+            # With a retry that followed, nobody wants the run ended any more.
+            control = control._replace(row=forgotten, wish=control.wish and forgotten.status == FAILED)
         elif row.cancel and row.host_serial == row.serial and settings.guards.confirm_empty:
             ended = followed(row._replace(status=CANCELLED, cancel=False, purged=True), settings.guards)
             control = control._replace(row=ended, wish=False)
