@@ -135,6 +135,10 @@ def _concluded(row: Row, settings: Settings, control: Control) -> tuple[Row, Con
         )
         plan = plan._replace(serial=row.serial + 1, attempts=tuple(attempt for attempt, _state in jobs))
         return row._replace(plan=plan, serial=plan.serial, jobs=jobs), control
-    if row.status == RUNNING and not can_move(tuple(states)):
+    if can_move(tuple(states)):
+        return row, control
+    if row.status == QUEUED and settings.guards.end_unstarted:
+        row = followed(row._replace(status=CANCELLED, cancel=False), settings.guards)
+    if row.status == RUNNING:
         row = row._replace(status=FETCHING, cancel=False)
     return row, control

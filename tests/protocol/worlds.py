@@ -129,12 +129,13 @@ MUTANTS: dict[str, tuple[Settings, str]] = {
     "hold_seen": (world(holds=1), HOLD_SHOWS),
     "retry_follows": (world(cancels=1, retries=1), RETRY_FOLLOWS),
     "confirm_empty": (world(wiped=1, cancels=1), STUCK),
+    "end_unstarted": (world(deleted=1, cancels=1, holds=1), STUCK),
     "hear_purged": (world(keeping=True, restored=1), STUCK),
     "receipt_serial": (world(keeping=True, restored=1, retries=1), STUCK),
     "whole_fetch": (world(keeping=True, restored=1), WHOLE),
 }
 # Those whose worlds take more than two seconds.
-LONG = ("forward", "wish_again", "see_serial", "receipt_serial")
+LONG = ("forward", "wish_again", "end_unstarted", "see_serial", "receipt_serial")
 
 
 def mutated(guard: str) -> Settings:
