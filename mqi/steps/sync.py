@@ -299,7 +299,14 @@ def _conclude(site: Site, case: Case, jobs: Sequence[Job], report: StepReport) -
         report.add("next attempt", f"case {case.case_id}: {names} runs again ({again[0].reason})")
         log.warning("next attempt of %s: %s", ", ".join(job.job_key for job in again), again[0].reason)
         return
-    if case.status is State.RUNNING and not can_move(jobs, needs_of(plan)):
+    if can_move(jobs, needs_of(plan)):
+        return
+    if case.status is State.QUEUED:
+        # Nothing has started and nothing will: tombstones of a plan that a lost database had sent.
+        _confirm_cancel(
+            site, case, "cancelled on the host by a plan that this database does not know", report
+        )
+    if case.status is State.RUNNING:
         failed = [job for job in jobs if job.state is not JobState.DONE]
         reason = "results wait on the host" if not failed else f"{failed[0].title()}: {failed[0].reason}"
         site.store.record(case, Event.FINISH, reason, cancel_requested_at=None)

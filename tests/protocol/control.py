@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tests.protocol import fetch, operators, submit, sync
 from tests.protocol.model import Settings
-from tests.protocol.world import STEPS, Answer, Control, Move, Request, Row
+from tests.protocol.world import CANCELLED, STEPS, Answer, Control, Move, Request, Row
 
 
 def moves(control: Control, settings: Settings) -> Iterator[Move]:
@@ -73,7 +73,8 @@ def accidents(control: Control, settings: Settings) -> Iterator[Move]:
     alone = control
     for number in range(3):
         alone = cut_off(alone, number)
-    alone = alone._replace(wish=False, amnesia=True)
+    forgotten = control.forgotten or control.wish or control.row.status == CANCELLED
+    alone = alone._replace(wish=False, amnesia=True, forgotten=forgotten)
     yield Move(("the database is deleted",), "deleted", alone._replace(row=None))
     if control.backup is None and settings.budget.restored:
         yield Move(("the database is backed up",), "free", control._replace(backup=control.row))

@@ -112,6 +112,7 @@ class Guards(NamedTuple):
     hold_seen: bool = True  # a hold that was given while inputs were hashed is in the plan
     retry_follows: bool = True  # a retry that waits for a cancel follows when the case ends, however it does
     confirm_empty: bool = True  # a cancel that the host confirmed holds when the host is emptied
+    end_unstarted: bool = True  # a case of which nothing has started and nothing can is cancelled
     hear_purged: bool = True  # a run of which only the receipt is left is over
     receipt_serial: bool = True  # a receipt's serial and attempts are taken over
     whole_fetch: bool = True  # a good job without files on the host is not published

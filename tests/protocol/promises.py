@@ -68,7 +68,8 @@ def control_breaks(after: Control) -> str:
         return CANCEL_HOLDS
     if row.retry and row.status in SETTLED:
         return RETRY_FOLLOWS
-    if row.status == FAILED and any(state == STOPPED for _attempt, state in row.jobs):
+    stopped = any(state == STOPPED for _attempt, state in row.jobs)
+    if row.status == FAILED and stopped and not (after.wish or after.forgotten):
         return UNWISHED
     if row.status == COMPLETED and after.results is not None and not all(after.results):
         return WHOLE

@@ -89,7 +89,8 @@ def _observed(control: Control, settings: Settings, row: Row, answer: Answer) ->
     if not answer.known:
         if row.status != SUBMITTING and row.host_serial:
             forgotten = followed(row._replace(status=FAILED, purged=True), settings.guards)
-            control = control._replace(row=forgotten)
+            # With a retry that followed, nobody wants the run ended any more.
+            control = control._replace(row=forgotten, wish=control.wish and forgotten.status == FAILED)
         elif row.cancel and row.host_serial == row.serial and settings.guards.confirm_empty:
             ended = followed(row._replace(status=CANCELLED, cancel=False, purged=True), settings.guards)
             control = control._replace(row=ended, wish=False)
@@ -134,6 +135,10 @@ def _concluded(row: Row, settings: Settings, control: Control) -> tuple[Row, Con
         )
         plan = plan._replace(serial=row.serial + 1, attempts=tuple(attempt for attempt, _state in jobs))
         return row._replace(plan=plan, serial=plan.serial, jobs=jobs), control
-    if row.status == RUNNING and not can_move(tuple(states)):
+    if can_move(tuple(states)):
+        return row, control
+    if row.status == QUEUED and settings.guards.end_unstarted:
+        row = followed(row._replace(status=CANCELLED, cancel=False), settings.guards)
+    if row.status == RUNNING:
         row = row._replace(status=FETCHING, cancel=False)
     return row, control

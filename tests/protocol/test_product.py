@@ -185,3 +185,27 @@ def test_a_next_attempt_that_was_never_asked_for_hides_nothing(world: World) -> 
     assert not host.late
     assert plan_on(world, "one")["cancel"]
     assert world.states() == ["cancelled"]
+
+
+def test_a_case_that_a_lost_database_had_cancelled_ends(world: World) -> None:
+    """end_unstarted: its jobs are forbidden before they start, and nothing of this database says so."""
+    world.folders.arrive("P1", 1)
+    cycles(world, 1)
+    host = world.hosts["one"]
+    host.faults.extend([*[""] * 4, "lost"])  # inventory, scripts, question, upload, plan
+    cycles(world, 1)
+    assert world.states() == ["submitting"]
+    world.back_up()
+    world.operator("cancel", 0)
+    host.faults.append("late")
+    cycles(world, 1)
+    assert [call["verb"] for call in host.late[0]] == ["plan"]
+    world.restore()
+    world.operator("hold", 0)
+    world.operator("release", 0)
+    host.deliver_late(0)
+    cycles(world, 6)
+    assert world.states() == ["cancelled"]
+    world.operator("retry", 0, (None, False))
+    cycles(world, 6)
+    assert world.states() == ["completed"]

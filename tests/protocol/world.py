@@ -101,7 +101,7 @@ class Step(NamedTuple):
 
 class Control(NamedTuple):
     """The control PC. `results`: what was published as complete, per slot whether its files are there. The
-    last three fields are for the promises only; no step reads them."""
+    last four fields are for the promises only; no step reads them."""
 
     row: Row | None = Row()
     steps: tuple[Step | None, Step | None, Step | None] = (None, None, None)  # submit, sync, fetch
@@ -111,6 +111,7 @@ class Control(NamedTuple):
     results: tuple[bool, ...] | None = None
     wish: bool = False  # an operator wants the run ended, and nobody has said the opposite since
     amnesia: bool = False  # a database was deleted or restored
+    forgotten: bool = False  # with a cancel in it
     redo: bool = False  # a retry or a new version of mqi asks for next attempts
 
     def with_step(self, number: int, step: Step | None, row: Row | None = None) -> Control:
