@@ -330,7 +330,10 @@ def _release(site: Site, host: str, report: StepReport) -> None:
     if not cases or site.resting(host):
         return
     try:
-        answer = site.ask(host, [{"verb": "release", "run_key": case.run_key} for case in cases])
+        calls = [
+            {"verb": "release", "run_key": case.run_key, "serial": case.plan_serial} for case in cases
+        ]
+        answer = site.ask(host, calls)
     except (TemporaryProblem, AuthenticationProblem, HostRefused) as error:
         site.met(error)
         return

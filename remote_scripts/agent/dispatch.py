@@ -84,8 +84,8 @@ def _inventory(context: Context, call: Call) -> Dict[str, Any]:
 
 
 def _release(context: Context, call: Call) -> Dict[str, Any]:
-    key = names.run_key(call.get("run_key"))
-    return retention.release(context.work, context.settings, context.listing, key)
+    key, serial = names.run_key(call.get("run_key")), names.whole(call.get("serial"), "serial")
+    return retention.release(context.work, context.settings, context.listing, key, serial)
 
 
 def _purge(context: Context, call: Call) -> Dict[str, Any]:

@@ -20,10 +20,12 @@ from agent.survey import Listing
 from agent.work import RunPaths, Work
 
 
-def release(work: Work, settings: Settings, listing: Listing, run_key: str) -> Dict[str, Any]:
+def release(work: Work, settings: Settings, listing: Listing, run_key: str, serial: int) -> Dict[str, Any]:
     """Marks a run as fetched: it is not fed any more and may be purged. Repeatable.
 
-    Raises Refused when a job of it runs or may still start, or when the run is not known.
+    `serial`: of the newest plan whose results were fetched. Raises Refused when a job of the run runs or may
+    still start, when the run is not known, and when it has a newer plan: a release that arrives late must not
+    give the results of a retry to the next purge.
     """
     run = work.run(run_key)
     stored = load(run)
@@ -31,6 +33,8 @@ def release(work: Work, settings: Settings, listing: Listing, run_key: str) -> D
         if run.receipt.exists():
             return {"released": True}
         raise Refused("unknown_run", "this host does not know the run %s" % run_key)
+    if stored.serial > serial:
+        raise Refused("newer_plan", "this run has a newer plan than the one that is released")
     if not run.released.exists():
         if can_move(run, stored, settings, listing):
             raise Refused("not_ended", "a job of this run runs or may still start")

@@ -132,7 +132,7 @@ class Replan(Crash):
         super().__init__(make_bench, ["request"], planned=False)
         assert self.template.submit(super().plan(self.template)) == "accepted"
         assert self.template.exit("two-a1")["kind"] == "ok"
-        assert self.template.ask({"verb": "release", "run_key": RUN})[0]["ok"]
+        assert self.template.ask({"verb": "release", "run_key": RUN, "serial": 9})[0]["ok"]
         self.serials: set[int] = set()
 
     def plan(self, bench: Bench, attempt: int = 2, serial: int = 2) -> dict[str, Any]:

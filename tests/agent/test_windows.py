@@ -144,7 +144,7 @@ def test_a_run_that_somebody_looks_at_is_kept_and_stops_no_other_purge(bench: Be
     bench.submit(bench.plan(bench.code("one-a1", "write('dose.mhd', '1')\n")))
     bench.submit(bench.plan(bench.code("one-a1", run=other), run=other))
     assert bench.exit("one-a1")["kind"] == bench.exit("one-a1", run=other)["kind"] == "ok"
-    bench.ask({"verb": "release", "run_key": RUN}, {"verb": "release", "run_key": other})
+    bench.ask({"verb": "release", "run_key": RUN, "serial": 9}, {"verb": "release", "run_key": other, "serial": 9})
     purge = {"verb": "purge", "run_keys": [RUN, other], "dry_run": False}
     with (bench.job("one-a1") / "out" / "dose.mhd").open("rb"):
         reply = bench.ask(purge)[0]

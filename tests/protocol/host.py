@@ -371,7 +371,7 @@ def _release(host: Host, settings: Settings, serial: int) -> tuple[str, Host]:
     plan = host.stored
     if plan is None:
         return ("ok" if host.receipt else "no"), host
-    if settings.guards.named_release and serial != plan.serial:
+    if settings.guards.named_release and serial < plan.serial:
         return "no", host
     if not host.released:
         if can_move(host, settings):
@@ -390,8 +390,6 @@ def _purge(host: Host, settings: Settings, serial: int) -> tuple[str, Host]:
     plan = host.stored
     if plan is None:
         return "ok", host
-    if settings.guards.named_release and serial != plan.serial:
-        return "no", host
     if not host.released or can_move(host, settings):
         return "no", host
     # A `run` that has locked the job and not claimed it finds its folder gone.

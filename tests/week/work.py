@@ -166,6 +166,8 @@ class Work(Shop):
         run = self.runs.get(key)
         if run is None:
             return {"released": True} if key in self.receipts else _no("unknown_run", f"no run {key} here")
+        if run.plan["serial"] > call["serial"]:
+            return _no("newer_plan", "this run has a newer plan")
         if not run.released and self.can_move(run):
             return _no("not_ended", "a job of this run runs or may still start")
         run.released = True
