@@ -330,9 +330,7 @@ def _release(site: Site, host: str, report: StepReport) -> None:
     if not cases or site.resting(host):
         return
     try:
-        calls = [
-            {"verb": "release", "run_key": case.run_key, "serial": case.plan_serial} for case in cases
-        ]
+        calls = [{"verb": "release", "run_key": case.run_key, "serial": case.plan_serial} for case in cases]
         answer = site.ask(host, calls)
     except (TemporaryProblem, AuthenticationProblem, HostRefused) as error:
         site.met(error)
