@@ -192,7 +192,12 @@ def _make(wine: Wine) -> None:
         )
     _random_numbers(wine.drive_c / "windows" / "system32" / "bcryptprimitives.dll")
     _unpack(sdist, wheels, wine.drive_c / "py312")
+    wine.open()
+    # It looks through all fonts once per account, and says so when that takes long.
+    fonts = wine.python(["-c", "import matplotlib.font_manager"], 600.0)
     wine.close()
+    if fonts:
+        sys.exit("the Python for Windows does not run: look at what it said above")
 
 
 def _sdist(python: Path) -> Path:

@@ -55,7 +55,7 @@ def run_step(script: str, work: Path, arguments: Sequence[str], **environment: s
     """Starts a step with `arguments` in work/out."""
     out = work / "out"
     out.mkdir(parents=True, exist_ok=True)
-    names = ("PATH", "HOME", "SYSTEMROOT", "TMPDIR", "TEMP")
+    names = ("PATH", "HOME", "SYSTEMROOT", "TMPDIR", "TEMP", "USERPROFILE", "LOCALAPPDATA")
     done = subprocess.run(
         [sys.executable, "-I", str(remote_scripts() / script), *arguments],
         cwd=out,
