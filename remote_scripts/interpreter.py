@@ -56,7 +56,7 @@ def main(argv: Sequence[str], progress: Progress) -> None:
     plan = read_plan(found.dataset, parameters["range_shifter_wet_mm"], energies_mev)
     progress(0.8, "writing the spots")
     given.out.mkdir(parents=True, exist_ok=True)
-    write_tables(given.out, plan, found.source.number, found.source.sha256)
+    write_tables(given.out, plan, {"input": found.source.number, "sha256": found.source.sha256})
     for beam in plan.beams:
         spots = sum(len(layer.spots) for layer in beam.layers)
         print(f"beam {beam.number}: {len(beam.layers)} layers, {spots} spots, {beam.mu:.3f} MU")
