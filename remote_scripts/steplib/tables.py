@@ -34,11 +34,15 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Tuple
 
 from .parameters import is_number, read_object
 from .plan import Beam, Plan
 from .report import BadInput
+
+if TYPE_CHECKING:
+    from .delivered import DeliveredBeam
+    from .spot_table import SpotTable
 
 FORMAT = 2
 HEADER = ("layer", "spot", "energy_MeV", "x_mm", "y_mm", "mu", "protons", "time_ms")
@@ -64,26 +68,48 @@ class BeamTable:
     spots: int
 
 
-def write_tables(out: Path, plan: Plan, source: Mapping[str, Any]) -> None:
-    """Writes the CSV of every beam, then beams.json. `source`: what of the plan's origin goes into "plan"."""
-    from .spot_table import planned_spots, spot_csv
+def write_tables(
+    out: Path,
+    plan: Plan,
+    source: Mapping[str, Any],
+    machine_file: Optional[Mapping[str, str]],
+    planned: Mapping[int, SpotTable],
+    delivered: Mapping[int, DeliveredBeam],
+) -> None:
+    """Writes the tables of every beam, then beams.json.
+
+    `source`: what of the plan's origin goes into "plan". `planned`, `delivered`: by beam number; a beam without a
+    delivery record is not in the latter.
+    """
+    from .moqui_log import counts_per_mu
+    from .spot_table import spot_csv
 
     entries = []
     for beam in plan.beams:
-        content = spot_csv(planned_spots(beam, None))
-        name = f"beam_{beam.number}.csv"
-        (out / name).write_bytes(content)
-        entries.append({**_entry(beam, name, hashlib.sha256(content).hexdigest()), "delivered": None})
+        digest = _write(out / f"beam_{beam.number}.csv", spot_csv(planned[beam.number]))
+        entry = _entry(beam, f"beam_{beam.number}.csv", digest)
+        entry["delivered"] = None
+        found = delivered.get(beam.number)
+        if found is not None:
+            name = f"delivered_{beam.number}.csv"
+            digest = _write(out / name, spot_csv(found.table))
+            log = {"folder": f"log/beam_{beam.number}", "counts_per_mu": counts_per_mu(found)}
+            entry["delivered"] = {"file": name, "sha256": digest, **found.facts, "log": log}
+        entries.append(entry)
     index = {
         "format": FORMAT,
         "plan": {"sop_instance_uid": plan.sop_instance_uid, **source, "fractions": plan.fractions},
         "machine": plan.beams[0].machine,
-        "machine_file": None,
+        "machine_file": machine_file,
         "beams": entries,
     }
-    (out / INDEX).write_bytes(
-        (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace")
-    )
+    _write(out / INDEX, (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+
+
+def _write(path: Path, content: bytes) -> str:
+    """The SHA-256 of what was written."""
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _entry(beam: Beam, name: str, digest: str) -> Dict[str, Any]:
