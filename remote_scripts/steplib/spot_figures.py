@@ -77,7 +77,7 @@ def _errors(figure: Any, entry: Mapping[str, Any], found: Comparison, limits: Ma
          (-limits["spot_mu_tolerance_percent"], limits["spot_mu_tolerance_percent"])),
     )  # fmt: skip
     for place, (label, values, edges, marks) in enumerate(plots):
-        axes = figure.add_axes((0.075 + 0.46 * place, 0.15, 0.40, 0.71))
+        axes = figure.add_axes((0.075 + 0.445 * place, 0.15, 0.405, 0.71))
         rows = np.asarray(
             [
                 np.histogram(np.clip(values[there & (found.layer == layer)], edges[0], edges[-1]), edges)[0]
@@ -97,8 +97,10 @@ def _errors(figure: Any, entry: Mapping[str, Any], found: Comparison, limits: Ma
         axes.set_yticks(range(1, len(layers) + 1, step), [str(layer) for layer in layers[::step]])
         if place == 0:
             axes.set_ylabel("layer")
-        bar = figure.colorbar(cells, ax=axes, fraction=0.04, pad=0.02)
-        bar.set_label("% of the layer's spots", fontsize=8)
+        if place == 1:
+            bar = figure.colorbar(cells, cax=figure.add_axes((0.945, 0.15, 0.012, 0.71)))
+            bar.set_ticks([])
+            bar.set_label("share of the layer's spots", fontsize=8)
         _plain(axes)
     _head(figure, entry, "errors of the spots, layer by layer")
     words = "dashed: tolerance   ·   values beyond the scale are in the outermost cells"
