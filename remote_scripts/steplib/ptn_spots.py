@@ -137,21 +137,45 @@ def group(samples: Samples, radius_mm: float) -> LogSpots:
 
 def spot_starts(samples: Samples, radius_mm: float) -> Any:
     """The indices of the samples with which a spot begins."""
-    x, y = samples.x_mm, samples.y_mm
+    x, y, limit = samples.x_mm, samples.y_mm, radius_mm * radius_mm
     breaks = np.flatnonzero((np.diff(samples.row) > 1) | (np.diff(samples.rescan) != 0)) + 1
-    starts: List[int] = []
-    limit = radius_mm * radius_mm
-    for begin, end in zip([0, *breaks.tolist()], [*breaks.tolist(), len(x)]):
-        while begin < end:
-            starts.append(begin)
-            anchored = min(begin + _ANCHOR_SAMPLES, end)
-            # A jump within the anchor's own samples begins a spot too.
-            near = (x[begin:anchored] - x[begin]) ** 2 + (y[begin:anchored] - y[begin]) ** 2 <= limit
-            if not near.all():
-                begin += int(near.argmin())
-                continue
+    begins = np.concatenate([[0], breaks])
+    ends = np.append(breaks, len(x))
+    # Most passages with beam are one spot; that is seen for all of them at once.
+    starts = [begins]
+    for passage in np.flatnonzero(~_compact(x, y, begins, ends, limit)).tolist():
+        starts.append(_cut(x, y, int(begins[passage]), int(ends[passage]), limit))
+    return np.unique(np.concatenate(starts))
+
+
+def _compact(x: Any, y: Any, begins: Any, ends: Any, limit: float) -> Any:
+    """Whether all samples of a passage lie around its anchor: one bool per passage."""
+    length = ends - begins
+    passage = np.repeat(np.arange(len(begins)), length)
+    place = np.arange(len(x)) - begins[passage]
+    anchored = place < _ANCHOR_SAMPLES
+    weight = np.minimum(length, _ANCHOR_SAMPLES)
+    squares = np.zeros(len(x))
+    for values in (x, y):
+        anchor = np.add.reduceat(np.where(anchored, values, 0.0), begins) / weight
+        # The anchor's own samples must lie around the first of them.
+        squares += (values - np.where(anchored, values[begins][passage], anchor[passage])) ** 2
+    return np.maximum.reduceat(squares, begins) <= limit
+
+
+def _cut(x: Any, y: Any, begin: int, end: int, limit: float) -> List[int]:
+    """Where the spots of one passage begin."""
+    starts = []
+    while begin < end:
+        starts.append(begin)
+        anchored = min(begin + _ANCHOR_SAMPLES, end)
+        near = (x[begin:anchored] - x[begin]) ** 2 + (y[begin:anchored] - y[begin]) ** 2 <= limit
+        if near.all():
             begin = _first_outside(x, y, begin, anchored, end, limit)
-    return np.asarray(starts)
+        else:
+            # A jump within the anchor's own samples begins a spot too.
+            begin += int(near.argmin())
+    return starts
 
 
 def _first_outside(x: Any, y: Any, begin: int, anchored: int, end: int, limit: float) -> int:

@@ -37,31 +37,29 @@ def draw(out: Path, entry: Mapping[str, Any], found: Comparison, limits: Mapping
 
 def _map(figure: Any, entry: Mapping[str, Any], found: Comparison, limits: Mapping[str, float]) -> None:
     """All layers on top of each other, in the beam's eye view."""
-    axes = figure.add_axes((0.075, 0.15, 0.80, 0.71))
-    axes.scatter(
-        found.x_mm, found.y_mm, s=46, facecolors="none", edgecolors=_PLANNED, linewidths=0.7, zorder=2
-    )
-    there = ~found.missing
-    dots = axes.scatter(
-        (found.x_mm + found.dx_mm)[there],
-        (found.y_mm + found.dy_mm)[there],
-        s=9,
-        c=found.error_mm[there],
-        cmap="viridis",
-        vmin=0.0,
-        vmax=limits["position_action_mm"],
-        zorder=3,
-    )
-    axes.scatter(found.x_mm[found.missing], found.y_mm[found.missing], s=60, marker="x", color=_BAD, zorder=4)
-    axes.scatter(found.extra_x_mm, found.extra_y_mm, s=30, marker="+", color=_BAD, linewidths=0.9, zorder=4)
-    bar = figure.colorbar(dots, cax=figure.add_axes((0.90, 0.15, 0.018, 0.71)), extend="max")
-    bar.set_label("position error (mm)", color=_INK)
+    axes = figure.add_axes((0.075, 0.15, 0.895, 0.71))
+    circle = {"marker": "o", "linestyle": "none"}
+    axes.plot(found.x_mm, found.y_mm, markersize=7, fillstyle="none", color=_PLANNED, markeredgewidth=0.7, **circle)
+    error = found.error_mm
+    x_mm, y_mm = found.x_mm + found.dx_mm, found.y_mm + found.dy_mm
+    low, high = limits["position_tolerance_mm"], limits["position_action_mm"]
+    for own, colour in (
+        (error <= low, _COLOUR["pass"]),
+        ((error > low) & (error <= high), _COLOUR["conditional"]),
+        (error > high, _COLOUR["fail"]),
+    ):
+        axes.plot(x_mm[own], y_mm[own], markersize=2.5, color=colour, markeredgewidth=0, **circle)
+    axes.plot(found.x_mm[found.missing], found.y_mm[found.missing], "x", color=_BAD, markersize=8)
+    axes.plot(found.extra_x_mm, found.extra_y_mm, "+", color=_BAD, markersize=6, markeredgewidth=0.9)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xlabel("x at the isocentre, IEC gantry (mm)")
     axes.set_ylabel("y at the isocentre, IEC gantry (mm)")
     _plain(axes)
     _head(figure, entry, "planned and delivered spots, all layers")
-    words = "circle: planned   ·   dot: delivered   ·   red x: missing   ·   red +: extra"
+    words = (
+        f"circle: planned   ·   dot: delivered (green within {low:g} mm, brown within {high:g} mm, red beyond)   ·   "
+        "red x: missing   ·   red +: extra"
+    )
     figure.text(0.075, 0.062, words, fontsize=8.5, color=_QUIET)
 
 

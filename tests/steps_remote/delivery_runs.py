@@ -91,8 +91,8 @@ def interpret_case(
 
 def delivered_of(files: Mapping[str, bytes], machine: bytes | None = b"") -> dict[int, Any]:
     """What every beam delivered, by number, without writing anything. Raises BadInput."""
-    from steplib.deliveries import by_beam, read_deliveries
     from steplib.delivered import together
+    from steplib.deliveries import by_beam, read_deliveries
     from steplib.delivery_log import read_delivery_log
     from steplib.find_plan import find_plan, read_inputs
     from steplib.plan import read_plan
