@@ -176,8 +176,8 @@ def spots_of(out: Path, beam: int) -> list[tuple[int, int, float, float, float, 
     """The rows of beam_<number>.csv, header checked."""
     with (out / f"beam_{beam}.csv").open(encoding="utf-8", newline="") as stream:
         lines = list(csv.reader(stream))
-    assert lines[0] == ["layer", "spot", "energy_MeV", "x_mm", "y_mm", "mu"]
-    return [(int(a), int(b), float(c), float(d), float(e), float(f)) for a, b, c, d, e, f in lines[1:]]
+    assert lines[0] == ["layer", "spot", "energy_MeV", "x_mm", "y_mm", "mu", "protons", "time_ms"]
+    return [(int(a), int(b), float(c), float(d), float(e), float(f)) for a, b, c, d, e, f, *_ in lines[1:]]
 
 
 def curve_of(out: Path) -> Curve:
@@ -211,8 +211,8 @@ def write_tables(
 ) -> Path:
     """The interpreter's outputs for one beam, from (energy MeV, MU) per layer; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = ["layer,spot,energy_MeV,x_mm,y_mm,mu"]
-    lines += [f"{place},1,{energy!r},0.0,0.0,{mu!r}" for place, (energy, mu) in enumerate(layers, 1)]
+    lines = ["layer,spot,energy_MeV,x_mm,y_mm,mu,protons,time_ms"]
+    lines += [f"{place},1,{energy!r},0.0,0.0,{mu!r},," for place, (energy, mu) in enumerate(layers, 1)]
     content = ("\n".join(lines) + "\n").encode()
     (folder / f"beam_{beam}.csv").write_bytes(content)
     table: list[Mapping[str, Any]] = [
@@ -226,6 +226,6 @@ def write_tables(
         "sha256": hashlib.sha256(content).hexdigest(),
         "layer_table": table,
     }
-    index = {"format": 1, "plan": {"sop_instance_uid": "1.2.3"}, "beams": [entry]}
+    index = {"format": 2, "plan": {"sop_instance_uid": "1.2.3"}, "beams": [entry]}
     (folder / "beams.json").write_text(json.dumps(index), encoding="utf-8")
     return folder

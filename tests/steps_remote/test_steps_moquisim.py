@@ -230,7 +230,7 @@ def change_table(old: bytes, new: bytes, *, signed: bool) -> Callable[[Path], No
     return spoil
 
 
-NO_TABLE = "beam_1.csv is not a table of layer,spot,energy_MeV,x_mm,y_mm,mu with finite numbers."
+NO_TABLE = "beam_1.csv is not a table of layer,spot,energy_MeV,x_mm,y_mm,mu,protons,time_ms with finite numbers."
 CONTRADICTION = "Beam 1: beams.json and the table of its spots contradict each other."
 
 
@@ -240,18 +240,18 @@ CONTRADICTION = "Beam 1: beams.json and the table of its spots contradict each o
         pytest.param(lambda spots: (spots / "beams.json").unlink(), "beams.json is missing.", id="no index"),
         pytest.param(lambda spots: (spots / "beams.json").write_text("{"), "beams.json is not JSON.", id="half"),
         pytest.param(lambda spots: (spots / "beam_1.csv").unlink(), "beam_1.csv is missing.", id="no table"),
-        pytest.param(change_index(lambda i: i.update(format=2)), "another format than 1", id="format"),
+        pytest.param(change_index(lambda i: i.update(format=1)), "another format than 2", id="format"),
         pytest.param(change_index(lambda i: i.pop("plan")), "does not name the plan", id="no plan"),
         pytest.param(change_index(lambda i: i["beams"][0].update(number=7)),
                      "Beam 1 is not in the interpreter's beams.json (treatment beams there: 7).", id="other beam"),
         pytest.param(change_index(lambda i: i["beams"].append(i["beams"][0])), "Beam 1 is not in", id="twice"),
         pytest.param(change_index(lambda i: i["beams"][0].update(file="../beam_1.csv")), "SHA-256 differs", id="path"),
         pytest.param(change_table(b"150.0", b"151.0", signed=False), "its SHA-256 differs.", id="changed"),
-        pytest.param(change_table(b"mu\n", b"MU\n", signed=True), NO_TABLE, id="header"),
-        pytest.param(change_table(b",1.0\n", b",nan\n", signed=True), NO_TABLE, id="NaN"),
-        pytest.param(change_table(b",1.0\n", b",-1.0\n", signed=True), NO_TABLE, id="negative MU"),
-        pytest.param(change_table(b",1.0\n", b"\n", signed=True), NO_TABLE, id="column missing"),
-        pytest.param(change_table(b",1.0\n", b",0.0\n", signed=True), "delivers no monitor units", id="no MU"),
+        pytest.param(change_table(b",mu,", b",MU,", signed=True), NO_TABLE, id="header"),
+        pytest.param(change_table(b",1.0,,\n", b",nan,,\n", signed=True), NO_TABLE, id="NaN"),
+        pytest.param(change_table(b",1.0,,\n", b",-1.0,,\n", signed=True), NO_TABLE, id="negative MU"),
+        pytest.param(change_table(b",1.0,,\n", b",1.0,\n", signed=True), NO_TABLE, id="column missing"),
+        pytest.param(change_table(b",1.0,,\n", b",0.0,,\n", signed=True), "delivers no monitor units", id="no MU"),
         pytest.param(change_table(b"150.0", b"151.0", signed=True), CONTRADICTION, id="energy contradicts"),
         pytest.param(change_table(b"1,1,150", b"3,1,150", signed=True), CONTRADICTION, id="layer contradicts"),
         pytest.param(change_index(lambda i: i["beams"][0]["layer_table"][0].update(range_shifter_wet_mm=-1)),
