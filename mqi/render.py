@@ -53,10 +53,12 @@ def one_line(text: str, width: int = 0) -> str:
 def full_reason(case: Case, now: float, zone: ZoneInfo) -> str:
     """The reason with what else is worth knowing: the next look, a changed folder, a hold, a verdict."""
     parts = [case.reason]
-    if case.status is State.WAITING and case.next_look_at is not None:
+    if case.status is State.WAITING and case.next_look_at is not None and not case.judged:
         parts.append(f"complete if it is still unchanged at {clock(case.next_look_at, now, zone)}")
     if case.next_try_at is not None and case.next_try_at > now:
         parts.append(f"next try at {clock(case.next_try_at, now, zone)}")
+    if case.partial and case.partial not in case.reason:
+        parts.append(case.partial)
     if case.folder_note and case.folder_note != case.reason:
         parts.append(case.folder_note)
     if case.held and case.status not in (State.COMPLETED, State.SKIPPED) and "held" not in case.reason:
