@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mqi.render import full_reason
 from tests.intake.clinic import SEOUL, Clinic, opened, touch_later
@@ -439,3 +442,88 @@ def test_skipping_a_fraction_covers_the_rest_of_its_copy_and_no_other(clinic: Cl
     operate.retry(clinic.site, clinic.rows()[0], from_step=None, redo_all=False, reason="")
     clinic.settle()
     assert clinic.states() == {D1: "new", E1: "new"}
+
+
+# --- whatever the order ------------------------------------------------------------------------------------
+
+DAYS = {
+    D1: (3, [1, 2]), D2: (2, [1, 2]), D3: (2, [2, 3]),  # an interlock in layer 2 of beam 2
+    stamp("2026-03-05 23:58"): (2, [1, 2, 3]), stamp("2026-03-06 00:03"): (3, [1, 2]),
+    E1: (2, [1, 2, 3]), E2: (3, [1, 2]),
+}  # fmt: skip
+FRACTIONS = {frozenset(list(DAYS)[:3]), frozenset(list(DAYS)[3:5]), frozenset(list(DAYS)[5:])}
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_every_order_of_arrival_gives_the_same_fractions(tmp_path_factory: Any, data: st.DataObject) -> None:
+    """Deliveries arrive in any order and portions; between them mqi looks, submits, or hours go by."""
+    for clinic in opened(tmp_path_factory.mktemp("clinic")):
+        study = StudyFolder(clinic.cases_folder)
+        study.put_plan(BEAMS)
+        study.ready()
+        promised: dict[int, tuple[str, ...]] = {}
+        waiting = data.draw(st.permutations(list(DAYS)))
+        while waiting:
+            portion = data.draw(st.integers(1, len(waiting)))
+            for name in waiting[:portion]:
+                study.deliver(name, DAYS[name][0], DAYS[name][1], stop=3 if DAYS[name][0] == 2 else None)
+            touch_later(study.folder, 10.0 * len(waiting))
+            waiting = waiting[portion:]
+            for after_s in data.draw(st.sampled_from([(), (1.0,), (1.0, 61.0, 61.0), (1.0, 61.0, 3700.0)])):
+                clinic.scan(after_s)
+                promised |= {case.case_id: case.delivery_names for case in clinic.submit()}
+            clinic.complete()
+            keep_promises(clinic, promised)
+        for _ in range(3):
+            clinic.scan(61.0)
+        promised |= {case.case_id: case.delivery_names for case in clinic.submit()}
+        keep_promises(clinic, promised)
+        newest = {case.fraction: case for case in clinic.rows() if case.case_id in promised}
+        assert {frozenset(case.delivery_names) for case in newest.values()} == FRACTIONS
+        assert all(case.partial == "" for case in newest.values())
+        assert not [case for case in clinic.rows() if case.status in ("waiting", "new")], "nothing is left over"
+
+
+def keep_promises(clinic: Clinic, promised: dict[int, tuple[str, ...]]) -> None:
+    """What was submitted has not changed, and no delivery is in two fractions."""
+    owner: dict[str, str] = {}
+    for case_id, names in promised.items():
+        case = clinic.site.store.case(case_id)
+        assert case.delivery_names in (names, ()) if case.status == "waiting" else case.delivery_names == names
+        for name in names:
+            assert owner.setdefault(name, case.fraction) == case.fraction, "a delivery in two fractions"
+
+
+def test_what_a_scan_costs_does_not_grow_with_finished_fractions(
+    clinic: Clinic, study: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A settled study costs one look-up and no listing; an open one lists its open deliveries only."""
+    for day in range(1, 21):
+        whole(study, stamp(f"2026-02-{day:02d} 09:00"), stamp(f"2026-02-{day:02d} 09:05"))
+    clinic.settle()
+    assert len(clinic.submit()) == 20
+    clinic.complete()
+    clinic.scan(1)
+    clinic.time += 8 * 86400.0
+    clinic.scan(0)
+    clinic.scan(1)
+    listed: list[str] = []
+
+    def scandir(path: Any = ".") -> Any:
+        listed.append(str(path))
+        return real(path)
+
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", scandir)
+    clinic.scan(1)
+    assert len(listed) <= 2, "the watch folder and the patient's"
+    listed.clear()
+    study.deliver(D1, 3, [1, 2])
+    touch_later(study.folder)
+    clinic.scan(1)
+    assert len(listed) == 4, "… the study's and the new delivery's"
+    clinic.settle()
+    listed.clear()
+    clinic.scan(1)
+    assert len(listed) == 4
