@@ -10,7 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from mqi.config_checks import check
-from mqi.config_keys import FILE, HOST_TYPES
+from mqi.config_keys import FILE, HOST_TYPES, LAYOUT_DEFAULTS
 from mqi.config_shape import local_path
 from mqi.errors import ConfigurationProblem
 from mqi.resources import packaged_config
@@ -90,10 +90,20 @@ def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     for number, host in enumerate(values.get("hosts", ()), start=1):
         if isinstance(host, dict):
             _resolve_host(host, number, reading)
+    for number, watch in enumerate(values.get("watch", ()), start=1):
+        if isinstance(watch, dict):
+            _fill_layout(watch, number, reading)
     others = check(values, reading)
     if reading.mistakes or others:
         raise _problem(reading, [*reading.mistakes, *others])
     return _settings(values, reading.file)
+
+
+def _fill_layout(watch: dict[str, Any], number: int, reading: Reading) -> None:
+    """Give the keys that the file leaves out what they are in its layout, in place."""
+    for name, value in LAYOUT_DEFAULTS.get(watch.get("layout", ""), {}).items():
+        if ("watch", number, name) not in reading.lines:
+            watch[name] = value
 
 
 def _resolve_host(host: dict[str, Any], number: int, reading: Reading) -> None:

@@ -7,6 +7,7 @@ example and the schema in `config/`, and a test fails until that was done.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,9 @@ from mqi.settings import (
 DEFAULT_TIMEZONE = "Asia/Seoul"
 PLAIN_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 WORKFLOW_NAME = r"^[a-z][a-z0-9_]{0,31}$"
+LAYOUTS = ("generic", "shi")
+# What these keys are in a layout where the file does not give them.
+LAYOUT_DEFAULTS: Mapping[str, Mapping[str, Any]] = {"shi": {"depth": None, "marker": "_CASE_READY"}}
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -64,15 +68,22 @@ WATCH = Table(
         "The treatment room: the label that people see; unique, and the name of the folder of its results.",
     ),
     Entry(
+        "layout",
+        Choice(LAYOUTS),
+        "`generic`: each case folder is a case. `shi`: case folders are patient/study folders that hold one RT "
+        "Ion Plan and the deliveries in folders named YYYYMMDDHHMMSSff; each fraction is a case.",
+    ),
+    Entry(
         "depth",
         Whole(1, 20, words=(("any", None),)),
         "Case folders lie this many levels below `path`; `any`: the topmost folders that directly hold a "
-        "file matching `require`, as in patient/study folders.",
+        "file matching `require`, as in patient/study folders. With `layout: shi` it is `any` unless written.",
     ),
     Entry(
         "marker",
         OrNull(Text("the name of a file", check=_file_name_problem)),
-        "A file of this name in the case folder, or in a folder above it, must exist; null: none is needed.",
+        "A file of this name in the case folder, or in a folder above it, must exist; null: none is needed. "
+        "With `layout: shi` it is _CASE_READY unless written.",
     ),
     Entry(
         "quiet",
@@ -96,6 +107,29 @@ WATCH = Table(
         "The steps that a case from this folder goes through: a name under `workflows`, or `default_qa`.",
     ),
     Entry("priority", Whole(-1000, 1000), "Cases with a higher number are computed earlier."),
+    Entry(
+        "fraction_window",
+        Duration(60, 12 * 3600),
+        "`layout: shi`: deliveries at most this far apart belong to one fraction; a fraction that lacks beams "
+        "waits this long for the next.",
+        field="fraction_window_s",
+    ),
+    Entry(
+        "partial",
+        Choice(("run", "hold")),
+        "`layout: shi`: a fraction that still lacks beams then is computed and labelled, or held for an operator.",
+    ),
+    Entry(
+        "machines",
+        Many(Text("a pattern of machine names such as `G1*`"), noun="pattern"),
+        "`layout: shi`: the plan's TreatmentMachineName must match one of these; empty: any name will do.",
+    ),
+    Entry(
+        "ptn_room",
+        OrNull(Text("a room's number in file names", pattern=r"^[0-9A-Za-z-]+$", numbers=True)),
+        "`layout: shi`: the names of this room's PTN files begin with this and `_`; null: with anything, but "
+        "all of a fraction alike.",
+    ),
     target=WatchFolder,
 )
 

@@ -84,7 +84,10 @@ def _next(
         when = f"about {clock(max(last + interval_s, now), now, zone)}"
     later = [
         moment
-        for moment in (case.next_look_at if case.status is State.WAITING else None, case.next_try_at)
+        for moment in (
+            case.next_look_at if case.status is State.WAITING and not case.judged else None,
+            case.next_try_at,
+        )
         if moment
     ]
     if host is not None and host.next_try_at and case.status is not State.WAITING:

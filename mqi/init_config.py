@@ -15,7 +15,7 @@ from typing import Any
 
 from yaml.nodes import ScalarNode
 
-from mqi.config_keys import DEFAULT_TIMEZONE, FILE, HOST, PATHS, WATCH
+from mqi.config_keys import DEFAULT_TIMEZONE, FILE, HOST, LAYOUT_DEFAULTS, PATHS, WATCH
 from mqi.config_shape import FilePath, OrNull, Shape, Text, Whole
 from mqi.config_table import REQUIRED, Entry, Many, Table
 from mqi.yaml_reading import Ambiguous, Reading, plain
@@ -39,6 +39,13 @@ class Question:
     default: str
     section: str
     entry: str
+
+    def default_after(self, answers: Mapping[str, str]) -> str:
+        """The default once the questions before it are answered: a layout has its own."""
+        of_layout = LAYOUT_DEFAULTS.get(answers.get("layout", ""), {})
+        if self.section != "watch" or self.entry not in of_layout:
+            return self.default
+        return str(self.shape.show(of_layout[self.entry]))
 
     @property
     def shape(self) -> Shape:
@@ -77,6 +84,13 @@ QUESTIONS = (
     Question("cases", "In which folder do case folders appear?", "cases", "watch", "path"),
     Question("room", "What is the treatment room called?", "G1", "watch", "room"),
     Question(
+        "layout",
+        "What does a case folder look like? (generic: a case; shi: patient/study with deliveries)",
+        "generic",
+        "watch",
+        "layout",
+    ),
+    Question(
         "depth",
         "How many levels below it do case folders lie? (1: directly in it; 2: patient/study; any)",
         "1",
@@ -99,7 +113,8 @@ def render_config(answers: Mapping[str, str], *, schema: str | None = None) -> s
     """
     by_key = {question.key: question for question in QUESTIONS}
     given: dict[str, Any] = {"watch": {}, "hosts": {"name": DEFAULT_HOST}, "paths": {}}
-    for key, answer in {**{one.key: one.default for one in QUESTIONS}, **answers}.items():
+    defaults = {one.key: one.default_after(answers) for one in QUESTIONS}
+    for key, answer in {**defaults, **answers}.items():
         question = by_key[key]
         problem = question.problem(answer)
         if problem:

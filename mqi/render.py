@@ -50,13 +50,23 @@ def one_line(text: str, width: int = 0) -> str:
     return plain if not width or len(plain) <= width else plain[: width - 1] + "…"
 
 
+def short_name(case: Case, width: int) -> str:
+    """The case's name in at most `width` characters. Of a fraction the end stays: it tells it from the others
+    of its study, whose names are long and all alike."""
+    if not case.fraction or len(case.name) <= width:
+        return one_line(case.name, width)
+    return one_line(case.path, max(8, width - len(case.fraction) - 1)) + f" {case.fraction}"
+
+
 def full_reason(case: Case, now: float, zone: ZoneInfo) -> str:
     """The reason with what else is worth knowing: the next look, a changed folder, a hold, a verdict."""
     parts = [case.reason]
-    if case.status is State.WAITING and case.next_look_at is not None:
+    if case.status is State.WAITING and case.next_look_at is not None and not case.judged:
         parts.append(f"complete if it is still unchanged at {clock(case.next_look_at, now, zone)}")
     if case.next_try_at is not None and case.next_try_at > now:
         parts.append(f"next try at {clock(case.next_try_at, now, zone)}")
+    if case.partial and case.partial not in case.reason:
+        parts.append(case.partial)
     if case.folder_note and case.folder_note != case.reason:
         parts.append(case.folder_note)
     if case.held and case.status not in (State.COMPLETED, State.SKIPPED) and "held" not in case.reason:
@@ -82,6 +92,8 @@ def case_json(case: Case, jobs: Iterable[Job], now: float, zone: ZoneInfo) -> di
         "progress": case.progress,
         "revision": case.revision,
         "fraction": case.fraction or None,
+        "deliveries": list(case.delivery_names),
+        "partial": case.partial or None,
         "run_key": case.run_key,
         "host": case.host or None,
         "pueue_group": case.pueue_group or None,
@@ -169,7 +181,8 @@ def status_table(cases: Sequence[Case], now: float, zone: ZoneInfo, *, wide: boo
     rows = [
         [
             str(case.case_id),
-            one_line(case.name, 0 if wide else 40) + (f" r{case.revision}" if case.revision > 1 else ""),
+            (one_line(case.name) if wide else short_name(case, 40))
+            + (f" r{case.revision}" if case.revision > 1 else ""),
             case.room,
             str(case.status) + ("!" if case.wants_operator else ""),
             case.current_step,

@@ -207,6 +207,8 @@ def provenance_of(
         "room": case.room,
         "case": case.path,
         "fraction": case.fraction,
+        "deliveries": list(case.delivery_names),
+        "partial": case.partial,
         "revision": case.revision,
         "serial": case.plan_serial,
         "mqi_version": version,

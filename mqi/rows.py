@@ -61,6 +61,9 @@ class Case:
     purged_at: float | None
     results_path: str
     verdict: str
+    deliveries: str = "[]"
+    partial: str = ""
+    plan_sha256: str = ""
 
     @property
     def name(self) -> str:
@@ -74,6 +77,25 @@ class Case:
         A retried case is `new` again, but it stands for the contents of its first run.
         """
         return self.status not in UNPROMISED or self.run_key is not None
+
+    @property
+    def judged(self) -> bool:
+        """True when its present contents were judged; what they lack may still come."""
+        return self.snapshot != "" and self.judged_snapshot == self.snapshot
+
+    @property
+    def delivery_names(self) -> tuple[str, ...]:
+        """The delivery folders of a fraction, by name; none for other cases."""
+        return tuple(json.loads(self.deliveries))
+
+    @property
+    def work(self) -> str:
+        """What tells the work of this case from that of others of its folder, for the run's digest.
+
+        Of a fraction the first delivery: its label may be a later one when the first arrived late, and a
+        database that was lost would label it otherwise.
+        """
+        return min(self.delivery_names, default=self.fraction)
 
     @property
     def beam_numbers(self) -> list[int]:

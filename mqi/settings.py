@@ -36,6 +36,17 @@ class WatchFolder:
     ignore: tuple[str, ...] = TEMPORARY_NAMES
     workflow: str = "default_qa"
     priority: int = 0
+    # "generic": a folder is a case. "shi": a study folder with a plan and deliveries; a fraction is a case.
+    layout: str = "generic"
+    # Only for "shi": deliveries at most this far apart belong to one fraction, and one that lacks beams
+    # waits this long for them.
+    fraction_window_s: float = 3600.0
+    # What becomes of a fraction that still lacks beams then: "run" or "hold".
+    partial: str = "run"
+    # The plan's TreatmentMachineName must match one of these; none: any name will do.
+    machines: tuple[str, ...] = ()
+    # What the names of this room's PTN files begin with. None: all of a fraction begin alike.
+    ptn_room: str | None = None
 
 
 @dataclass(frozen=True)

@@ -165,11 +165,12 @@ class Store:
             return None
         return tuple((str(name), int(stamp)) for name, stamp in json.loads(rows[0]["folders"]))
 
-    def results_name_taken(self, room: str, results_name: str, path: str) -> bool:
-        """True when another folder's cases already use this name below the results root."""
+    def results_name_taken(self, room: str, results_name: str, path: str, fraction: str = "") -> bool:
+        """True when the cases of another unit already use this name below the results root."""
         rows = self.database.read(
-            "SELECT 1 FROM cases WHERE room = ? AND results_name = ? COLLATE NOCASE AND path <> ? LIMIT 1",
-            (room, results_name, path),
+            "SELECT 1 FROM cases WHERE room = ? AND results_name = ? COLLATE NOCASE "
+            "AND (path <> ? OR fraction <> ?) LIMIT 1",
+            (room, results_name, path, fraction),
         )
         return bool(rows)
 

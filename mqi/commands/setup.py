@@ -29,6 +29,9 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a configuration that exists.")] = False,
     cases: Annotated[str | None, typer.Option(help="The folder in which case folders appear.")] = None,
     room: Annotated[str | None, typer.Option(help="The treatment room that they come from.")] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="`generic`, or `shi` for patient/study folders with deliveries.")
+    ] = None,
     depth: Annotated[
         str | None, typer.Option(help="How many levels below it case folders lie, or `any`.")
     ] = None,
@@ -48,7 +51,7 @@ def init(
             f"{target} exists and was left as it is", "replace it with --force, or name another with --config"
         )
     given = {
-        "cases": cases, "room": room, "depth": depth, "marker": marker,
+        "cases": cases, "room": room, "layout": layout, "depth": depth, "marker": marker,
         "results": results, "python": python, "timezone": timezone,
     }  # fmt: skip
     if not yes and (sys.stdin is None or not sys.stdin.isatty()):
@@ -58,13 +61,14 @@ def init(
     answers: dict[str, str] = {}
     for question in QUESTIONS:
         answer = given[question.key]
+        default = question.default_after(answers)
         while answer is None and not yes:
-            answer = typer.prompt(question.text, default=question.default)
+            answer = typer.prompt(question.text, default=default)
             problem = question.problem(answer)
             if problem:
                 typer.echo(f"  {problem}", err=True)
                 answer = None
-        answer = question.default if answer is None else answer
+        answer = default if answer is None else answer
         if question.is_path and answer:
             # People mean a path from where they stand; in the file it would start at the file's folder.
             answer = os.path.abspath(Path(answer).expanduser())  # noqa: PTH100 - resolve() asks the disk

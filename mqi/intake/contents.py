@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mqi.intake.delivery import is_delivery
 from mqi.intake.files import kind_of, reason_of
 from mqi.intake.unit import LASTING_NAMES, name_pattern, storable
 from mqi.names import is_unsafe_on_windows
@@ -33,9 +34,17 @@ class Rules:
     marker: str | None  # case-folded
     depth: int | None
     settled: Mapping[str, tuple[tuple[str, int], ...]]
+    deliveries: bool  # layout shi: folders named by a time hold deliveries
+    # Unit -> delivery -> time of its folder; while that is the same, its files need no look.
+    known: Mapping[str, Mapping[str, int]]
 
     @classmethod
-    def of(cls, watch: WatchFolder, settled: Mapping[str, tuple[tuple[str, int], ...]]) -> Rules:
+    def of(
+        cls,
+        watch: WatchFolder,
+        settled: Mapping[str, tuple[tuple[str, int], ...]],
+        known: Mapping[str, Mapping[str, int]],
+    ) -> Rules:
         return cls(
             ignore=name_pattern(watch.ignore),
             lasting=name_pattern(LASTING_NAMES),
@@ -43,10 +52,19 @@ class Rules:
             marker=None if watch.marker is None else watch.marker.casefold(),
             depth=watch.depth,
             settled=settled,
+            deliveries=watch.layout == "shi",
+            known=known,
         )
 
     def is_marker(self, name: str) -> bool:
         return self.marker is not None and name.casefold() == self.marker
+
+    def is_unit(self, contents: Contents) -> bool:
+        """Without a depth: whether this folder is a unit, and not only on the way to one."""
+        if any(self.require.match(name) for name, _ in contents.files):
+            return True
+        # A study whose plan is still to come is seen, too.
+        return self.deliveries and any(is_delivery(name) for name, _ in contents.folders)
 
 
 @dataclass(slots=True)

@@ -23,6 +23,8 @@ class Look(Enum):
     RELAPSE = auto()  # it was new and has changed: back to waiting
     COMPARE = auto()  # same names and sizes, other times: only the bytes can tell
     REVISE = auto()  # it changed after it was submitted or settled: a new revision
+    SUPERSEDE = auto()  # another row stands for what is there
+    LOOK_AGAIN = auto()  # a row that mqi had superseded stands for something again
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def _unpromised(case: Case, unit: Unit, watch: WatchFolder, snapshot: str, now: 
         # Still the folder that was judged complete, as far as its listing tells.
         if snapshot == case.snapshot and complete:
             return Decision(Look.NOTHING)
-        return Decision(Look.RELAPSE, columns)
+        # Judged anew even when it becomes again what it was.
+        return Decision(Look.RELAPSE, columns | {"judged_snapshot": ""})
     if complete:
         if case.judged_snapshot == snapshot:
             return Decision(Look.NOTHING)  # its plan was read, and somebody has to correct the folder

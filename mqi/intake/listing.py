@@ -24,6 +24,7 @@ __all__ = ["FileStat", "Unit", "WatchListing", "list_unit", "list_units"]
 MAX_LEVELS = 40
 
 _NOTHING_SETTLED: Mapping[str, tuple[tuple[str, int], ...]] = {}
+_NOTHING_KNOWN: Mapping[str, Mapping[str, int]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +42,24 @@ class _Place:
 
 
 def list_units(
-    watch: WatchFolder, settled: Mapping[str, tuple[tuple[str, int], ...]] = _NOTHING_SETTLED
+    watch: WatchFolder,
+    settled: Mapping[str, tuple[tuple[str, int], ...]] = _NOTHING_SETTLED,
+    known: Mapping[str, Mapping[str, int]] = _NOTHING_KNOWN,
 ) -> WatchListing:
     """Every unit below `watch.path`, by path.
 
     `settled` maps the paths of units that need no close look to the `folders` recorded for them: such a
     unit is compared by the times of its folders only (`looked` is "folders") and listed in full as soon as
     one differs. A file that is rewritten in place changes no folder's time; that is found by calling
-    without `settled` from time to time.
+    without `settled` from time to time. `known` does the same for single deliveries of a unit (layout shi):
+    those whose folders have the times recorded there are named in `unopened`, and their files left out.
 
     With depth n the units are the folders n levels below, with depth None the topmost folders that
     directly hold a file matching `require`. Folders seen on the way that hold no unit are listed as
     placeholders. A name that `ignore` matches is "not there yet" and no unit. Raises nothing: an
     unreachable watch folder is the listing's `problem`.
     """
-    rules = Rules.of(watch, settled)
+    rules = Rules.of(watch, settled, known)
     root = _root(watch)
     try:
         before = watch.path.stat()
@@ -70,12 +74,14 @@ def list_units(
     return WatchListing(tuple(sorted(units, key=lambda unit: unit.path)))
 
 
-def list_unit(watch: WatchFolder, path: str) -> Unit | None:
+def list_unit(
+    watch: WatchFolder, path: str, known: Mapping[str, Mapping[str, int]] = _NOTHING_KNOWN
+) -> Unit | None:
     """The unit at `path` (posix, below the watch folder), listed in full; None when it is not there.
 
     The same as list_units finds for that path. Raises DiskProblem when the watch folder is out of reach.
     """
-    rules = Rules.of(watch, _NOTHING_SETTLED)
+    rules = Rules.of(watch, _NOTHING_SETTLED, known)
     place = _root(watch)
     try:
         names = names_in(place.folder, None)
@@ -93,10 +99,7 @@ def list_unit(watch: WatchFolder, path: str) -> Unit | None:
         level += 1
     if contents is None:
         return None
-    if rules.depth is None:
-        placeholder = not any(rules.require.match(name) for name, _ in contents.files)
-    else:
-        placeholder = level < rules.depth
+    placeholder = not rules.is_unit(contents) if rules.depth is None else level < rules.depth
     return _full_unit(place, rules, {"": contents}, placeholder)
 
 
@@ -165,7 +168,7 @@ def _topmost(first: _Place, rules: Rules) -> Iterator[Unit]:
         if contents is None:
             continue
         seen[inner] = contents
-        if any(rules.require.match(name) for name, _ in contents.files):
+        if rules.is_unit(contents):
             unit = _full_unit(place, rules, {"": contents})
             found += unit is not None
             if unit:
@@ -234,6 +237,8 @@ def _full_unit(
     folders: list[tuple[str, int]] = []
     problems: list[str] = []
     marker = place.marker
+    unopened: set[str] = set()
+    known = rules.known.get(place.path) or {}
     entries = 0
     # Each folder's time was taken before its contents are read: a change in between is seen next time.
     pending = [("", place.mtime_ns, 0)]
@@ -260,7 +265,12 @@ def _full_unit(
         if entries > MAX_ENTRIES or level >= MAX_LEVELS:
             problems.insert(0, _too_much(entries))
             break
-        pending.extend((below + name, stamp, level + 1) for name, stamp in contents.folders)
+        for name, stamp in contents.folders:
+            if not inner and known.get(name) == stamp:
+                unopened.add(name)
+                folders.append((name, stamp))
+            else:
+                pending.append((below + name, stamp, level + 1))
     return Unit(
         path=place.path,
         folder=Path(place.folder),
@@ -270,6 +280,7 @@ def _full_unit(
         marker_found=marker,
         folders=tuple(sorted(folders)),
         placeholder=placeholder,
+        unopened=frozenset(unopened),
     )
 
 

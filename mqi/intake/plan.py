@@ -13,7 +13,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, MutableSequence, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,15 @@ _SHOWN_FILES = 3
 
 @dataclass(frozen=True)
 class PlanBeam:
-    """A beam of the plan: its DICOM BeamNumber and BeamName ("" when it has none)."""
+    """A beam of the plan: its DICOM BeamNumber and BeamName ("" when it has none).
+
+    `layers`: how many of its control points deliver, that is, have spots whose weights are not all zero
+    (ScanSpotMetersetWeights, 300A,0396); the same count as in remote_scripts/steplib/plan.py.
+    """
 
     number: int
     name: str
+    layers: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class PlanFacts:
     beams: tuple[PlanBeam, ...]
     machine: str  # TreatmentMachineName, "" when the plan names none
     setup_beams: tuple[PlanBeam, ...] = ()  # left out: they deliver no treatment dose
+    patient_id: str = field(default="", repr=False)  # PatientID (0010,0020)
+    study_uid: str = field(default="", repr=False)  # StudyInstanceUID (0020,000D)
 
 
 def read_plan(folder: Path, files: Sequence[FileStat]) -> PlanFacts:
@@ -221,7 +228,7 @@ def _facts(path: str, plan: Any) -> PlanFacts:
     again = "Copy the plan again; if that does not help, export it again from the planning system."
     if not beams:
         raise IntakeProblem("The RT Ion Plan has no beams.", again)
-    numbered = [(PlanBeam(_number(beam), _text(beam.get("BeamName"))), beam) for beam in beams]
+    numbered = [(PlanBeam(_number(beam), _text(beam.get("BeamName")), _layers(beam)), beam) for beam in beams]
     numbers = [beam.number for beam, _ in numbered]
     for number in numbers:
         if numbers.count(number) > 1:
@@ -243,6 +250,8 @@ def _facts(path: str, plan: Any) -> PlanFacts:
         beams=tuple(sorted((beam for beam, _ in treatment), key=lambda beam: beam.number)),
         machine=machines[0],
         setup_beams=tuple(beam for beam, item in numbered if not _delivers(item)),
+        patient_id=_text(plan.get("PatientID")),
+        study_uid=_text(plan.get("StudyInstanceUID")),
     )
 
 
@@ -254,6 +263,17 @@ def _number(beam: Any) -> int:
             "Export the plan again from the planning system.",
         )
     return int(value)
+
+
+def _layers(beam: Any) -> int:
+    count = 0
+    for point in beam.get("IonControlPointSequence") or ():
+        weights = point.get("ScanSpotMetersetWeights")
+        if weights is None or weights == "":
+            continue
+        values = weights if isinstance(weights, MutableSequence) else [weights]
+        count += any(float(weight) != 0.0 for weight in values)
+    return count
 
 
 def _delivers(beam: Any) -> bool:

@@ -49,6 +49,8 @@ class Unit:
     looked: Literal["full", "folders"] = "full"
     # Shown because it was seen, but no case folder: `patient` while there is no `patient/study` yet.
     placeholder: bool = False
+    # Folders directly in it whose files were not listed, because their times are those that were known.
+    unopened: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,15 @@ from mqi.case import Event
 from mqi.errors import ConfigurationProblem, MqiError, TemporaryProblem
 from mqi.host.deploy import content_hash
 from mqi.intake.listing import list_unit
-from mqi.intake.unit import snapshot_digest
+from mqi.intake.unit import FileStat, snapshot_digest
 from mqi.manifest import Manifest, hash_files, run_key
 from mqi.planning import Attachment, Frozen, freeze, read_attachments
 from mqi.resources import remote_scripts
 from mqi.rows import Case, dumps
+from mqi.settings import WatchFolder
 from mqi.site import Site
 from mqi.steps import StepReport
+from mqi.steps.fraction_inputs import fraction_files
 from mqi.store import StaleCase
 from mqi.workflow import Workflow, load_workflow
 
@@ -44,7 +46,7 @@ def begin(site: Site, case: Case, host: str, report: StepReport) -> None:
             _cannot_repeat(site, case, str(change))
         report.add("changed", f"case {case.case_id}: {change}")
         return
-    digest = manifest.digest(case.room, case.path, case.fraction)
+    digest = manifest.digest(case.room, case.path, case.work)
     key = run_key(digest)
     if case.run_key is not None and case.run_key != key:
         _cannot_repeat(site, case, "its folder changed")
@@ -208,11 +210,7 @@ def _manifest_of_folder(site: Site, case: Case) -> Manifest:
             f"the configuration no longer has the room {case.room!r} of case {case.case_id}",
             f"put it back below `watch:`, or: mqi skip {case.case_id}",
         )
-    unit = list_unit(watch, case.path)
-    if unit is None or unit.problem:
-        raise FolderChanged("its folder has vanished" if unit is None else unit.problem or "")
-    if case.run_key is None and snapshot_digest(unit.files) != case.snapshot:
-        raise FolderChanged("its folder changed after it was complete")
+    files = _files(site, watch, case)
     fresh: list[tuple[str, int, int, int, str]] = []
 
     def remember(path: str, size: int, mtime_ns: int, file_id: int, sha256: str) -> None:
@@ -220,12 +218,27 @@ def _manifest_of_folder(site: Site, case: Case) -> Manifest:
         fresh.append((path, size, mtime_ns, file_id, sha256))
 
     try:
-        return hash_files(Path(case.case_path), unit.files, site.store.cached_hash, remember)
+        return hash_files(Path(case.case_path), files, site.store.cached_hash, remember)
     except MqiError as error:
         raise FolderChanged(str(error)) from error
     finally:
         # Whatever was read needs no second reading, even when another file spoiled this attempt.
         site.store.cache_hashes(fresh)
+
+
+def _files(site: Site, watch: WatchFolder, case: Case) -> tuple[FileStat, ...]:
+    """The files of the case, still as they were judged. Raises FolderChanged."""
+    if case.fraction:
+        files, problem = fraction_files(site, watch, case)
+        if problem:
+            raise FolderChanged(problem)
+        return files
+    unit = list_unit(watch, case.path)
+    if unit is None or unit.problem:
+        raise FolderChanged("its folder has vanished" if unit is None else unit.problem or "")
+    if case.run_key is None and snapshot_digest(unit.files) != case.snapshot:
+        raise FolderChanged("its folder changed after it was complete")
+    return unit.files
 
 
 def record_change(site: Site, case: Case, reason: str) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from mqi.case import UNPROMISED, UNSETTLED, Event, State
 from mqi.errors import IntakeProblem, MqiError, TemporaryProblem
@@ -16,14 +13,14 @@ from mqi.intake.plan import read_plan
 from mqi.intake.unit import Unit
 from mqi.intake.writers import open_for_writing
 from mqi.manifest import Manifest, hash_files
-from mqi.names import safe_name
 from mqi.rows import Case, dumps
 from mqi.settings import WatchFolder
 from mqi.site import Site
 from mqi.steps import StepReport
+from mqi.steps.findings import Finding, identity_of, record
+from mqi.steps.scan_study import look_at_study
 from mqi.store import StaleCase, Store
-
-log = logging.getLogger("mqi.scan")
+from mqi.studies import known_deliveries, open_studies, put_study, settled_study
 
 # New rows of a first scan share transactions: one fsync per folder would take a minute for 10,000.
 _ROWS_PER_TRANSACTION = 200
@@ -45,9 +42,13 @@ def scan(site: Site) -> StepReport:
 
 def _scan_folder(site: Site, watch: WatchFolder, report: StepReport) -> str | None:
     store = site.store
-    listing = list_units(
-        watch, _SettledStamps(store, watch.room, site.now() - site.settings.timing.full_look_s)
-    )
+    looked_after = site.now() - site.settings.timing.full_look_s
+    if watch.layout == "shi":
+        listing = list_units(
+            watch, _SettledStudies(store, watch.room, looked_after), _Known(store, watch.room, looked_after)
+        )
+    else:
+        listing = list_units(watch, _SettledStamps(store, watch.room, looked_after))
     if listing.problem:
         site.met(
             WatchFolderUnreachable(
@@ -60,22 +61,32 @@ def _scan_folder(site: Site, watch: WatchFolder, report: StepReport) -> str | No
     units = [unit for unit in listing.units if unit.looked == "full"]
     for start in range(0, len(units), _ROWS_PER_TRANSACTION):
         site.alive()
-        _look_at(site, watch, units[start : start + _ROWS_PER_TRANSACTION], report)
+        some = units[start : start + _ROWS_PER_TRANSACTION]
+        # A folder on the way to a study, or one that cannot be looked at, is told of like any other.
+        studies = watch.layout == "shi"
+        _look_at_studies(site, watch, [unit for unit in some if studies and not unit.placeholder], report)
+        _look_at(site, watch, [unit for unit in some if not studies or unit.placeholder], report)
     _note_vanished(site, watch, {unit.path for unit in listing.units}, report)
     return None
 
 
-class _SettledStamps(Mapping[str, tuple[tuple[str, int], ...]]):
-    """Folder stamps by unit path, read one by one: finished cases that are not on disk cost nothing."""
+Value = TypeVar("Value")
+
+
+class _ByPath(Mapping[str, Value]):
+    """Read one by one, by the path of a unit: finished cases that are not on disk cost nothing."""
 
     def __init__(self, store: Store, room: str, looked_after: float) -> None:
         self._store, self._room, self._looked_after = store, room, looked_after
 
-    def __getitem__(self, path: str) -> tuple[tuple[str, int], ...]:
-        stamps = self._store.settled_stamps(self._room, path, self._looked_after)
-        if stamps is None:
+    def _find(self, path: str) -> Value | None:
+        raise NotImplementedError
+
+    def __getitem__(self, path: str) -> Value:
+        found = self._find(path)
+        if found is None:
             raise KeyError(path)
-        return stamps
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(())
@@ -84,9 +95,49 @@ class _SettledStamps(Mapping[str, tuple[tuple[str, int], ...]]):
         return 0
 
 
+class _SettledStamps(_ByPath[tuple[tuple[str, int], ...]]):
+    """The folder times of units that are cases."""
+
+    def _find(self, path: str) -> tuple[tuple[str, int], ...] | None:
+        return self._store.settled_stamps(self._room, path, self._looked_after)
+
+
+class _SettledStudies(_ByPath[tuple[tuple[str, int], ...]]):
+    """The folder times of studies in which nothing is open."""
+
+    def __init__(self, store: Store, room: str, looked_after: float) -> None:
+        super().__init__(store, room, looked_after)
+        self._open = open_studies(store, room)
+
+    def _find(self, path: str) -> tuple[tuple[str, int], ...] | None:
+        if path in self._open:
+            return None
+        return settled_study(self._store, self._room, path, self._looked_after)
+
+
+class _Known(_ByPath[Mapping[str, int]]):
+    """The times of the delivery folders of fractions that need no look."""
+
+    def _find(self, path: str) -> Mapping[str, int] | None:
+        return known_deliveries(self._store, self._room, path, self._looked_after)
+
+
+def _look_at_studies(site: Site, watch: WatchFolder, units: list[Unit], report: StepReport) -> None:
+    """The same for study folders, whose fractions are cases: read first, then write all of it at once."""
+    seen = [look_at_study(site, watch, unit) for unit in units]
+    if not any(findings or changed for findings, _row, changed in seen):
+        return
+    with site.store.together():
+        for findings, row, changed in seen:
+            for finding in findings:
+                record(site.store, finding, report)
+            if changed:
+                put_study(site.store, row)
+
+
 def _look_at(site: Site, watch: WatchFolder, units: list[Unit], report: StepReport) -> None:
     """Decide for each unit, do the slow reading outside the transaction, then write all of it at once."""
-    work: list[tuple[Unit, Case | None, Decision]] = []
+    work: list[Finding] = []
     for unit in units:
         case = site.store.newest_revision(watch.room, unit.path)
         decision = decide(case, unit, watch, site.now(), _promised_sizes(site.store, case))
@@ -95,15 +146,14 @@ def _look_at(site: Site, watch: WatchFolder, units: list[Unit], report: StepRepo
         elif decision.look is Look.COMPARE and case is not None:
             decision = _compare(site.store, unit, case, decision)
         if decision.look is not Look.NOTHING:
-            work.append((unit, case, decision))
+            added = decision.look in (Look.INSERT, Look.REVISE)
+            identity = identity_of(site.store, watch, unit.path, unit.folder) if added else {}
+            work.append(Finding(case, decision, identity))
     if not work:
         return
     with site.store.together():
-        for unit, case, decision in work:
-            try:
-                _apply(site, watch, unit, case, decision, report)
-            except StaleCase:
-                log.info("a case moved on while it was looked at; the next scan looks again")
+        for finding in work:
+            record(site.store, finding, report)
 
 
 def _promised_sizes(store: Store, case: Case | None) -> frozenset[tuple[str, int]] | None:
@@ -138,6 +188,9 @@ def _read_plan(site: Site, watch: WatchFolder, unit: Unit, case: Case, decision:
         "judged_snapshot": decision.columns["snapshot"],
         "workflow": watch.workflow,
         "ready_at": site.now(),
+        "reason": "complete; waits for a place on a host",
+        "hint": "",
+        "needs_operator": 0,
     }
     return Decision(Look.RECHECK, decision.columns | columns)
 
@@ -157,59 +210,6 @@ def _compare(store: Store, unit: Unit, case: Case, decision: Decision) -> Decisi
     if text is not None and Manifest.from_json(text).entries == seen.entries:
         return Decision(Look.UPDATE, decision.columns | {"folder_note": ""})
     return Decision(Look.REVISE, {"snapshot": decision.columns["snapshot"], "snapshot_at": store.now()})
-
-
-def _apply(
-    site: Site,
-    watch: WatchFolder,
-    unit: Unit,
-    case: Case | None,
-    decision: Decision,
-    report: StepReport,
-) -> None:
-    store = site.store
-    columns = decision.columns
-    if case is None:
-        added = store.add_case(**_identity(store, watch, unit), **columns)
-        report.add("found", f"case {added.case_id}: found, {added.reason}")
-    elif decision.look is Look.UPDATE:
-        store.update(case, **columns)
-    elif decision.look is Look.RELAPSE:
-        reason = str(columns.pop("reason"))
-        store.record(case, Event.FOLDER_CHANGED, reason, **columns)
-        report.add("changed", f"case {case.case_id}: its folder changed; {reason}")
-    elif decision.look is Look.RECHECK:
-        columns.pop("reason"), columns.pop("hint"), columns.pop("needs_operator")
-        store.record(case, Event.COMPLETE_FOLDER, "complete; waits for a place on a host", **columns)
-        report.add(
-            "complete", f"case {case.case_id}: complete, {len(json.loads(str(columns['beams'])))} beams"
-        )
-        log.info("case %d is complete", case.case_id)
-    elif decision.look is Look.REVISE:
-        reason = f"changed since revision {case.revision} was {case.status}; a case of its own"
-        identity = _identity(store, watch, unit) | {
-            "revision": case.revision + 1,
-            "results_name": case.results_name,
-        }
-        added = store.add_case(**identity, reason=reason, **columns)
-        store.update(case, folder_note=f"the folder changed; see revision {case.revision + 1}")
-        report.add("revised", f"case {added.case_id}: revision {case.revision + 1} of case {case.case_id}")
-        log.info("case %d is a new revision of case %d", added.case_id, case.case_id)
-
-
-def _identity(store: Store, watch: WatchFolder, unit: Unit) -> dict[str, Any]:
-    name = safe_name(unit.path.replace("/", "_"))
-    if store.results_name_taken(watch.room, name, unit.path):
-        # 'A' and 'a', or 'a/b' and 'a_b', are two cases and need two folders on Windows.
-        name = f"{name}~{hashlib.sha256(unit.path.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"
-    return {
-        "room": watch.room,
-        "path": unit.path,
-        "case_path": str(unit.folder),
-        "results_name": name,
-        "workflow": watch.workflow,
-        "priority": watch.priority,
-    }
 
 
 def _note_vanished(site: Site, watch: WatchFolder, present: set[str], report: StepReport) -> None:

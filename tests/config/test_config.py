@@ -193,6 +193,20 @@ def test_a_watch_folder_that_does_not_exist_is_no_mistake(tmp_path: Path) -> Non
     assert not mistakes(tmp_path, LEAST.replace("cases", "/nowhere/at/all"))
 
 
+@pytest.mark.parametrize(
+    ("keys", "depth", "marker"),
+    [
+        ("", 1, None),
+        (", layout: generic", 1, None),
+        (", layout: shi", None, "_CASE_READY"),
+        (", layout: shi, depth: 2, marker: null", 2, None),
+    ],
+)
+def test_a_layout_has_defaults_of_its_own(tmp_path: Path, keys: str, depth: int | None, marker: str | None) -> None:
+    (watch,) = load_settings(write(tmp_path, LEAST.replace("room: G1", "room: G1" + keys)), {}).watch
+    assert (watch.depth, watch.marker) == (depth, marker)
+
+
 def test_a_bare_command_is_left_to_the_path(tmp_path: Path) -> None:
     path = write(tmp_path, LEAST.replace("name: here", "name: here, python: python3"))
     assert load_settings(path, {}).hosts[0].python == "python3"
@@ -276,6 +290,10 @@ WRONG = [
     ("loop", "watch: &w [*w]\n", ["aliases (*name) are not supported"]),
     ("merge", LEAST + "logging: {<<: {level: INFO}}\n", ["logging.<<: merge keys are not supported"]),
     ("list as key", LEAST + "logging: {[a]: b}\n", ["a key must be a word"]),
+    ("layout", LEAST.replace("G1", "G1, layout: SHI"), ["did you mean `shi`?"]),
+    ("window", LEAST.replace("G1", "G1, fraction_window: 5s"), ["must lie between 1 min and 12h"]),
+    ("partial", LEAST.replace("G1", "G1, partial: wait"), ["`wait` is not known"]),
+    ("ptn room", LEAST.replace("G1", "G1, ptn_room: a/b"), ["is not a room's number"]),
     ("deep", LEAST + "timezone: " + "[" * 100_000 + "\n", ["nested more than 50 levels"]),
     ("deep blocks", "- " * 600 + "\n", ["nested more than 50 levels"]),
     ("huge", "#" * (2**20 + 1), ["larger than 1 MiB"]),

@@ -41,7 +41,7 @@ def test_comments_are_keys_that_only_wait_for_their_sign_to_go(tmp_path: Path) -
 
 def test_answers_arrive(tmp_path: Path) -> None:
     answers = {
-        "cases": str(tmp_path / "SHI log"), "room": "GTR 1", "depth": "2", "marker": "_CASE_READY",
+        "cases": str(tmp_path / "SHI log"), "room": "GTR 1", "layout": "shi", "depth": "2", "marker": "_READY",
         "results": str(tmp_path / "out"), "python": str(tmp_path / "python3"), "timezone": "Europe/Berlin",
     }  # fmt: skip
     assert set(answers) == {question.key for question in QUESTIONS}
@@ -51,16 +51,26 @@ def test_answers_arrive(tmp_path: Path) -> None:
     path.write_text(text, encoding="utf-8")
     loaded = load_settings(path, {})
     (watch,) = loaded.watch
-    assert (watch.path, watch.room, watch.depth, watch.marker) == (
+    assert (watch.path, watch.room, watch.layout, watch.depth, watch.marker) == (
         tmp_path / "SHI log",
         "GTR 1",
+        "shi",
         2,
-        "_CASE_READY",
+        "_READY",
     )
     assert loaded.paths.results == tmp_path / "out"
     assert loaded.hosts[0].python == str(tmp_path / "python3")
     assert loaded.timezone.key == "Europe/Berlin"
     assert "$schema" not in render_config(answers)
+
+
+def test_a_layout_brings_its_own_defaults(tmp_path: Path) -> None:
+    text = render_config({"cases": str(tmp_path / "SHI log"), "layout": "shi"})
+    assert "depth: any" in text
+    path = tmp_path / "mqi.yaml"
+    path.write_text(text, encoding="utf-8")
+    (watch,) = load_settings(path, {}).watch
+    assert (watch.layout, watch.depth, watch.marker) == ("shi", None, "_CASE_READY")
 
 
 PROBLEMS = [

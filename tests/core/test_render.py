@@ -50,6 +50,20 @@ def test_a_name_that_looks_like_a_number_is_shown_as_it_is(a_case: Any) -> None:
     assert "1e5 r2" in table
 
 
+def test_fractions_of_a_study_are_told_apart_in_the_table(a_case: Any) -> None:
+    path = "P0000001/1.2.826.0.1.3680043.8.498.77123456789012345678901234567890"
+    fractions = [a_case(path=path, fraction=f"20260305175500{day:02d}") for day in (1, 2)]
+    table = status_table(fractions, NOW, SEOUL)
+    assert "P0000001/1.2.826.0.1.3… 2026030517550001 " in table
+    assert "2026030517550002" in table
+    assert path in status_table(fractions, NOW, SEOUL, wide=True)
+
+
+def test_a_partial_fraction_says_so_whatever_happens_to_it(a_case: Any) -> None:
+    case = a_case(status=State.RUNNING, reason="on here", partial="partial: 2 of 3 beams (beam 4 was not delivered)")
+    assert full_reason(case, NOW, SEOUL) == "on here; partial: 2 of 3 beams (beam 4 was not delivered)"
+
+
 def test_a_case_that_needs_an_operator_is_marked(a_case: Any) -> None:
     assert "failed!" in status_table([a_case(status=State.FAILED)], NOW, SEOUL)
     assert "waiting!" in status_table([a_case(needs_operator=True)], NOW, SEOUL)

@@ -57,6 +57,7 @@ def test_a_clinical_plan(tmp_path: Path) -> None:
         beams=(PlanBeam(2, "1G280:TX"), PlanBeam(3, "1G380:TX"), PlanBeam(4, "1G480:TX")),
         machine="G1",
         setup_beams=(PlanBeam(1, "SETUP"),),
+        patient_id="P001",
     )
 
 
