@@ -111,7 +111,8 @@ def _help(case: Case) -> list[str]:
         State.RUNNING: [f"mqi logs {number} -f", f"mqi cancel {number}"],
         State.FETCHING: [],
         State.FAILED: [f"mqi logs {number}", f"mqi retry {number}", f"mqi skip {number}"],
-        State.COMPLETED: [f'mqi retry {number} --from STEP --reason "…"'],
+        State.COMPLETED: ([f"mqi report {number}"] if case.verdict else [])
+        + [f'mqi retry {number} --from STEP --reason "…"'],
         State.CANCELLED: [f"mqi retry {number}", f"mqi skip {number}"],
         State.SKIPPED: [f"mqi retry {number}"],
     }

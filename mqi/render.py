@@ -177,7 +177,8 @@ def _table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
 
 
 def status_table(cases: Sequence[Case], now: float, zone: ZoneInfo, *, wide: bool = False) -> str:
-    """The table of `mqi status`."""
+    """The table of `mqi status`. The verdict has a column when one of the cases has one."""
+    judged = any(case.verdict for case in cases)
     rows = [
         [
             str(case.case_id),
@@ -189,11 +190,15 @@ def status_table(cases: Sequence[Case], now: float, zone: ZoneInfo, *, wide: boo
             f"{case.progress:.0f} %",
             case.pueue_group,
             clock(case.status_updated_at, now, zone),
+            *([case.verdict] if judged else []),
             one_line(full_reason(case, now, zone), 0 if wide else _REASON_WIDTH),
         ]
         for case in cases
     ]
-    return _table(rows, ["id", "name", "room", "state", "step", "progress", "group", "since", "reason"])
+    headers = ["id", "name", "room", "state", "step", "progress", "group", "since", "reason"]
+    if judged:
+        headers.insert(-1, "verdict")
+    return _table(rows, headers)
 
 
 def resources_table(rows: Sequence[Mapping[str, Any]], now: float) -> str:

@@ -56,6 +56,7 @@ class Store:
             "reason": reason,
             "hint": "",
             "needs_operator": 0,
+            "verdict": "",  # of results that a case which moves on no longer stands for
             "attempts": 0,
             "next_try_at": None,
             **columns,

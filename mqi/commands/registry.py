@@ -23,6 +23,7 @@ MODULE_OF: Mapping[str, str] = {
     "status": "status",
     "why": "look",
     "logs": "look",
+    "report": "report",
     "retry": "cases",
     "cancel": "cases",
     "hold": "cases",

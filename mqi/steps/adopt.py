@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mqi import verdict
 from mqi.case import Event, State
 from mqi.job import JobState
 from mqi.planning import jobs_of_plan, jobs_of_receipt
@@ -81,16 +82,18 @@ def adopt_receipt(site: Site, case: Case, receipt: Mapping[str, Any], report: St
 
 
 def _complete(site: Site, case: Case, published: Path, spent: Mapping[str, Any]) -> Case:
+    said = verdict.verdict_of_run(published, case)
     return site.store.record(
         case,
         Event.ADOPT,
-        "computed earlier; its verified results were found here",
+        verdict.words(said, "computed earlier; its verified results were found here"),
         results_path=str(published),
         completed_at=site.now(),
         released_at=site.now(),
         purged_at=site.now(),
         progress=100.0,
         cancel_requested_at=None,
+        **verdict.columns(said, case.case_id),
         **spent,
     )
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mqi import __version__
+from mqi import __version__, verdict
 from mqi.case import Event, State
 from mqi.errors import AuthenticationProblem, DiskProblem, HostRefused, MqiError, TemporaryProblem
 from mqi.host.base import RemoteFile
@@ -218,11 +218,14 @@ def _complete(
     good = all(job.state is JobState.DONE for job in jobs)
     columns: dict[str, Any] = {"results_path": str(final), "completed_at": site.now()}
     if good:
+        said = verdict.verdict_of_run(final, case)
         with site.store.together():
-            words = "its verified results are here"
+            words = verdict.words(said, "its verified results are here")
+            columns |= verdict.columns(said, case.case_id)
             follow_retry(site, site.store.record(case, Event.PUBLISH, words, progress=100.0, **columns))
-        report.add("completed", f"case {case.case_id}: completed, {final}")
-        log.info("completed")
+        told = f"case {case.case_id}: completed, {final}"
+        report.add("completed", told if said is None else f"{told}; verdict {said.word}")
+        log.info("completed" if said is None else f"completed, verdict {said.word}")
         return
     # The first that failed, not one that only waited for it in vain.
     bad = [job for job in jobs if job.state is not JobState.DONE]
