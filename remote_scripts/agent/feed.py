@@ -44,18 +44,23 @@ class Fed(NamedTuple):
 
 
 def choose(
-    candidates: List[Candidate], tasks: List[Task], max_queued: int
+    candidates: List[Candidate], tasks: List[Task], max_queued: int, slots: Optional[Dict[str, int]] = None
 ) -> Tuple[List[str], List[Candidate]]:
     """(job keys to withdraw, jobs to add): per group, the `max_queued` most urgent candidates shall wait in
     the queue, under their present priority. Started tasks are nobody's business here. Pure.
+
+    `slots`: a queue that does not bound them itself gets no more than these of a group, started ones included.
     """
     first = sorted(candidates, key=lambda one: (-one.priority, one.order, one.job_key))
     wanted: Dict[str, Candidate] = {}
     room: Dict[str, int] = {}
     started = {task.job_key for task in tasks if task.running}
+    for group, most in (slots or {}).items():
+        running = sum(task.running and task.group == group for task in tasks)
+        room[group] = min(max_queued, most - running)
     for candidate in first:
-        if candidate.job_key not in started and room.get(candidate.group, 0) < max_queued:
-            room[candidate.group] = room.get(candidate.group, 0) + 1
+        if candidate.job_key not in started and room.get(candidate.group, max_queued) > 0:
+            room[candidate.group] = room.get(candidate.group, max_queued) - 1
             wanted[candidate.job_key] = candidate
     withdrawn = []
     for task in tasks:
@@ -123,7 +128,8 @@ def _bring(
     usable = [candidate for candidate in candidates if candidate.group in settings.groups]
     if len(usable) < len(candidates):
         problem = "jobs wait for a group that the configuration of this host's queue does not have"
-    withdrawn, added = choose(usable, tasks, settings.max_queued)
+    slots = None if queue.bounded else {group.name: group.slots for group in settings.groups.values()}
+    withdrawn, added = choose(usable, tasks, settings.max_queued, slots)
     try:
         for key in withdrawn:
             queue.remove(key)

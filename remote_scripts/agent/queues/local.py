@@ -83,6 +83,8 @@ def has_started(job: JobPaths) -> bool:
 class LocalQueue:
     """See `queues.Queue`."""
 
+    bounded = True
+
     def __init__(self, work: Work, settings: Settings) -> None:
         self._work = work
         self._settings = settings
