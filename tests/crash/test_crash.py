@@ -61,6 +61,8 @@ PROCESSES: dict[tuple[str, str], tuple[str, ...]] = {
 MOMENTS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "begin is committed": ("submit", "submit", r"^commit begin", (NO_DATABASE,)),
     "the host has answered": ("submit", "submit", r"^kill a process #4", (CHANGED,)),
+    # Held up here, a request still has to take back what it thinks is an old word that the results are safe.
+    "the run is laid out": ("submit", "submit/4", r"^fsync work/runs/RUN/jobs #1", (HELD,)),
     "the plan is stored": (
         "submit",
         "submit/4",
