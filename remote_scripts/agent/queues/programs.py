@@ -44,9 +44,7 @@ def small_environment(inherited: Mapping[str, str], extra: Mapping[str, str]) ->
     return table
 
 
-def ask(
-    argv: List[str], environment: Mapping[str, str], *, text: str = "", limit_s: float = TIME_LIMIT_S
-) -> Finished:
+def ask(argv: List[str], environment: Mapping[str, str], text: str = "") -> Finished:
     """Runs a program to its end with `text` on stdin.
 
     Raises QueueProblem when it does not start or does not end in time; it may have done its work all the same.
@@ -58,10 +56,10 @@ def ask(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=dict(environment),
-            timeout=limit_s,
+            timeout=TIME_LIMIT_S,
         )
     except subprocess.TimeoutExpired:
-        raise QueueProblem("`%s` did not answer for %d s" % (os.path.basename(argv[0]), limit_s)) from None
+        raise QueueProblem("`%s` did not answer for %g s" % (os.path.basename(argv[0]), TIME_LIMIT_S)) from None
     except OSError as error:
         raise QueueProblem(
             "the program `%s` does not start on this host (%s); install it, or name its place in the "

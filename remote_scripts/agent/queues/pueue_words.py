@@ -101,7 +101,7 @@ def _task(raw: Dict[str, Any]) -> PueueTask:
 
 
 def _state(status: Any) -> Tuple[str, str]:
-    word, details = (status, None) if isinstance(status, str) else next(iter(status.items()))
+    word, details = (status, None) if isinstance(status, str) else _only(status)
     if word in _WAITING:
         return "stashed" if word == "Stashed" else "waiting", ""
     if word in _STARTED:
@@ -116,5 +116,10 @@ def _result(details: Any) -> str:
     raw = details["result"] if isinstance(details, dict) and "result" in details else details
     if isinstance(raw, str):
         return raw
-    word, value = next(iter(raw.items()))
-    return "%s %s" % (word, value)
+    return "%s %s" % _only(raw)
+
+
+def _only(table: Any) -> Tuple[Any, Any]:
+    """Rust's enums with a value are tables of one entry."""
+    ((word, value),) = table.items()
+    return word, value
