@@ -164,7 +164,7 @@ class AgentHost(ABC):
         if queue.type == "pueue":
             own["pueue"] = dataclasses.asdict(queue.pueue)
         elif queue.type == "slurm":
-            own["slurm"] = dataclasses.asdict(queue.slurm)
+            own["slurm"] = {**dataclasses.asdict(queue.slurm), "options": list(queue.slurm.options)}
         return {
             "queue": {"type": queue.type, "groups": groups, "max_queued": queue.max_queued, **own},
             "python": self.settings.python,

@@ -13,7 +13,7 @@ from agent import names
 from agent.files import read_json_object, write_json
 from agent.locks import Lock
 from agent.plans import StoredPlan, load
-from agent.problems import QueueProblem, Refused
+from agent.problems import NotTaken, QueueProblem, Refused
 from agent.processes import end_orphan
 from agent.queues import Queue, Task
 from agent.queues.registry import open_queue
@@ -109,7 +109,10 @@ def feed(work: Work, settings: Settings, queue: Queue, *, count: bool) -> Fed:
             # One broken file must not stop the other runs; the probe tells it until somebody looks.
             problem = problem or "the files of run %s are broken (%s)" % (run_key, type(error).__name__)
     if tasks is not None and listing is not None:
-        problem = _bring(queue, settings, candidates, tasks, listing) or problem
+        # The run that feeds us at its end is in the list still, and its place is free.
+        ended = {key for key, (facts, _) in standings.items() if facts.exit is not None}
+        living = [task for task in tasks if task.job_key not in ended or not task.running]
+        problem = _bring(queue, settings, candidates, living, listing) or problem
     return Fed(listing, problem, standings)
 
 
@@ -125,6 +128,7 @@ def _bring(
 ) -> str:
     """Withdraws and adds; keeps `listing` true. The problem met, or ""."""
     problem = ""
+    closed: Dict[str, str] = {}
     usable = [candidate for candidate in candidates if candidate.group in settings.groups]
     if len(usable) < len(candidates):
         problem = "jobs wait for a group that the configuration of this host's queue does not have"
@@ -135,12 +139,19 @@ def _bring(
             queue.remove(key)
             del listing[key]
         for one in added:
-            queue_id = queue.add(one.job_key, one.group, one.priority, one.order)
+            if one.group in closed:
+                continue
+            try:
+                queue_id = queue.add(one.job_key, one.group, one.priority, one.order)
+            except NotTaken as error:
+                # Of this group it will take none today; the others shall not wait for that.
+                closed[one.group] = str(error)
+                continue
             listing[one.job_key] = Task(one.job_key, one.group, queue_id, one.priority, False)
         queue.check()
     except QueueProblem as error:
         return str(error)
-    return problem
+    return next(iter(closed.values()), problem)
 
 
 def settle(run: RunPaths, stored: StoredPlan) -> None:

@@ -4,6 +4,7 @@ on a socket or on ports of the loopback interface, and stopped by its process id
 from __future__ import annotations
 
 import contextlib
+import getpass
 import importlib.util
 import json
 import os
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from mqi.settings import Group, Pueue, Queue
+from mqi.settings import Group, Pueue, Queue, Slurm
 from tests.agent.system import kill, wait_for
 
 CI = bool(os.environ.get("CI"))
@@ -180,6 +181,122 @@ class PueueStand:
             self.end()
 
 
+SLURM_CONF = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller}
+SlurmdPort={node}
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+AuthType=auth/none
+CredType=cred/none
+SlurmUser={user}
+SlurmdUser={user}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/run/slurmctld.pid
+SlurmdPidFile={folder}/run/slurmd.pid
+SlurmctldLogFile={folder}/log/slurmctld.log
+SlurmdLogFile={folder}/log/slurmd.log
+# More processors than a small test machine has.
+SlurmdParameters=config_overrides
+MailProg=/bin/true
+ReturnToService=2
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/filetxt
+JobCompLoc={folder}/log/jobcomp.log
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerType=sched/backfill
+KillWait=2
+GresTypes=gpu
+NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=500 Gres=gpu:2 State=UNKNOWN
+PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+class SlurmStand:
+    """A controller and a node of its own: no user, no key, no database needed."""
+
+    name = "slurm"
+
+    def __init__(self, folder: Path) -> None:
+        if sys.platform == "win32":
+            pytest.skip("mqi uses no Slurm on Windows")
+        self._programs = {name: program(name) for name in ("slurmctld", "slurmd", "sbatch", "scontrol")}
+        self.folder = folder
+        for name in ("state", "spool", "run", "log", "dev"):
+            (folder / name).mkdir()
+        # A GPU's file must be a device; these two are, everywhere.
+        (folder / "dev" / "nvidia0").symlink_to("/dev/null")
+        (folder / "dev" / "nvidia1").symlink_to("/dev/zero")
+        host = socket.gethostname().partition(".")[0]
+        self.config = folder / "slurm.conf"
+        self.config.write_text(
+            SLURM_CONF.format(
+                host=host, folder=folder, user=getpass.getuser(),
+                controller=free_port(), node=free_port(),
+            )
+        )  # fmt: skip
+        (folder / "gres.conf").write_text(
+            f"AutoDetect=off\nNodeName={host} Name=gpu File={folder}/dev/nvidia[0-1]\n"
+        )
+        self.start_controller()
+        self.start_node()
+
+    def start_controller(self) -> None:
+        self.controller = self._start("slurmctld")
+        wait_for(lambda: " is UP" in self.run("scontrol", "ping", code=None).stdout, "slurmctld to answer", 40)
+
+    def start_node(self) -> None:
+        self.node = self._start("slurmd")
+        ready = ("idle", "mixed", "allocated")
+        wait_for(lambda: self.run("sinfo", "-h", "-o", "%T").stdout.strip() in ready, "the node to be up", 40)
+
+    def _start(self, name: str) -> subprocess.Popen[bytes]:
+        with (self.folder / "log" / f"{name}.out").open("ab") as log:
+            return subprocess.Popen(
+                [self._programs[name], "-D"],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env={**os.environ, "SLURM_CONF": str(self.config)},
+            )  # fmt: skip
+
+    def run(self, *words: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """One of Slurm's programs by hand."""
+        done = subprocess.run(
+            words, capture_output=True, text=True, timeout=60, check=False,
+            env={**os.environ, "SLURM_CONF": str(self.config)},
+        )  # fmt: skip
+        assert code is None or done.returncode == code, (words, done.stdout, done.stderr)
+        return done
+
+    def jobs(self) -> dict[str, str]:
+        """Name -> state of all that Slurm knows; of equal names the newest."""
+        lines = self.run("squeue", "-h", "-t", "all", "-S", "i", "-o", "%j %T").stdout.splitlines()
+        return dict(line.split(" ", 1) for line in lines)
+
+    def queue(self, groups: Sequence[Group], max_queued: int = 4, **options: Any) -> Queue:
+        slurm = Slurm(config=str(self.config), **options)
+        return Queue(type="slurm", groups=tuple(groups), max_queued=max_queued, slurm=slurm)
+
+    @contextlib.contextmanager
+    def held(self, work: Path, group: str) -> Iterator[None]:
+        self.run("scontrol", "update", "partition=main", "state=down")
+        yield
+        self.run("scontrol", "update", "partition=main", "state=up")
+
+    def empty(self, work: Path) -> None:
+        self.run("scancel", "--state=PENDING", "-u", str(os.getuid()))
+
+    def stop(self) -> None:
+        for process in (self.node, self.controller):
+            stop_process(process)
+
+
 def program(name: str) -> str:
     """Where a daemon is; users' PATHs lack the folder."""
     found = shutil.which(name, path=_SBIN)
@@ -210,4 +327,5 @@ def stop_process(process: subprocess.Popen[bytes]) -> None:
 STANDS: dict[str, Callable[[Path], Stand]] = {
     "local": lambda folder: LocalStand(),
     "pueue": PueueStand,
+    "slurm": SlurmStand,
 }

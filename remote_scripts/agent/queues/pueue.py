@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, TypeV
 
 from agent import names
 from agent.command import one_line
-from agent.problems import QueueProblem, Refused
+from agent.problems import NotTaken, QueueProblem, Refused
 from agent.queues import BUSY, Task
 from agent.queues.local import AGENT, has_started
 from agent.queues.programs import Finished, ask, option, options_of, small_environment
@@ -100,10 +100,12 @@ class PueueQueue:
         argv = ["add", "--print-task-id", "--group", name, "--label=" + job_key, "--priority=%d" % priority]
         argv += ["--working-directory", str(self._work.root), "--", shlex.join(words)]
         try:
-            said = self._ask(argv).out
-            task_id = parse_added(said)
-        except (QueueProblem, NotPueue) as problem:
-            task_id = self._added_after_all(job_key, str(problem))
+            finished = self._ask(argv)
+            task_id = parse_added(finished.out)
+        except QueueProblem as error:
+            task_id = self._taken_after_all(job_key, error)
+        except NotPueue:
+            task_id = self._taken_after_all(job_key, NotTaken("Pueue did not take a job: " + finished.complaint()))
         self._load[name] = self._load.get(name, 0) + 1
         return str(task_id)
 
@@ -166,12 +168,12 @@ class PueueQueue:
         tasks, _ = self._status("label=" + job_key)
         return [task for task in tasks if task.label == job_key and self._is_ours(task) and task.state != "ended"]
 
-    def _added_after_all(self, job_key: str, problem: str) -> int:
-        """A daemon that is slow, or that cannot save, takes a task and says no. Raises QueueProblem when it
-        did not; what arrives later still is found by the next listing."""
+    def _taken_after_all(self, job_key: str, problem: QueueProblem) -> int:
+        """A daemon that is slow, or that cannot save, takes a task and says no. Raises `problem` when it did
+        not; what arrives later still is found by the next listing."""
         found = self._labelled(job_key)
         if not found:
-            raise QueueProblem("Pueue did not take a job: %s" % problem)
+            raise problem
         return found[0].id
 
     def _forget(self, ids: List[int]) -> None:

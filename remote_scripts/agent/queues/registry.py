@@ -24,9 +24,16 @@ def _pueue(work: Work, settings: Settings) -> Queue:
     return PueueQueue(work, settings)
 
 
+def _slurm(work: Work, settings: Settings) -> Queue:
+    from agent.queues.slurm import SlurmQueue
+
+    return SlurmQueue(work, settings)
+
+
 TYPES: Dict[str, Callable[[Work, Settings], Queue]] = {
     "local": _local,
     "pueue": _pueue,
+    "slurm": _slurm,
 }
 
 
