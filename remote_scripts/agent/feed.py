@@ -150,7 +150,7 @@ def _bring(
             listing[one.job_key] = Task(one.job_key, one.group, queue_id, one.priority, False)
         queue.check()
     except QueueProblem as error:
-        return str(error)
+        problem = str(error)
     return next(iter(closed.values()), problem)
 
 

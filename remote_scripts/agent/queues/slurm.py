@@ -158,7 +158,9 @@ class SlurmQueue:
         """A word about the newest that ended before our job began: its next copy may not come further."""
         for job in sorted(ended, key=lambda job: -job.id):
             paths = self._work.job(job.name)
-            if job.state not in ("CANCELLED", "COMPLETED") and paths.folder.exists() and not has_started(paths):
+            if job.state in ("CANCELLED", "COMPLETED") or job.reason == "BadConstraints":
+                continue  # ours to withdraw, nothing left to do, or never taken (as sbatch has said)
+            if paths.folder.exists() and not has_started(paths):
                 how = "%s, %s" % (job.state, one_line(job.reason))
                 return ["Slurm's job %d ended before %s began (%s): see its slurm.log" % (job.id, job.name, how)]
         return []
