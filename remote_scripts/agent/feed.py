@@ -18,7 +18,7 @@ from agent.processes import end_orphan
 from agent.queues import Queue, Task
 from agent.queues.registry import open_queue
 from agent.settings import Settings, kept_settings
-from agent.survey import Facts, Listing, Standing, examine, judge, note_absence
+from agent.survey import Facts, Listing, Standing, examine, judge, note_absence, note_fate
 from agent.work import JobPaths, RunPaths, Work
 
 # An orphan has no wrapper to mind its time limit; the feed does, this much later.
@@ -98,7 +98,9 @@ def feed(work: Work, settings: Settings, queue: Queue, *, count: bool) -> Fed:
                 facts = examine(paths, listing, boot_id)
                 standing = judge(facts, stored.plan["held"])
                 if count:
-                    standing = note_absence(paths, facts, standing, settings, now)
+                    before, standing = standing, note_absence(paths, facts, standing, settings, now)
+                    if standing.state == "lost" and (before.state != "lost" or before.nowhere):
+                        note_fate(paths, queue.fate(paths.key))
                 standings[job["job_key"]] = (facts, standing)
                 _mind_orphan(paths, facts, now)
                 busy = (job["step"], job["beam"]) in replaced

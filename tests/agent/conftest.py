@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.agent.bench import Bench
-from tests.agent.daemons import STANDS, Stand
+from tests.agent.daemons import STANDS, Stand, old_pueue
 
 
 @pytest.fixture
@@ -39,9 +39,9 @@ def short_folder() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(params=sorted(STANDS))
+@pytest.fixture(params=[*sorted(STANDS), pytest.param("pueue 3", marks=pytest.mark.slow)])
 def stand(request: pytest.FixtureRequest, short_folder: Path) -> Iterator[Stand]:
     """Each type of queue in turn, with its real daemons."""
-    started = STANDS[request.param](short_folder)
+    started = STANDS.get(request.param, old_pueue)(short_folder)
     yield started
     started.stop()

@@ -324,8 +324,14 @@ def stop_process(process: subprocess.Popen[bytes]) -> None:
             process.wait()
 
 
+# Type of queue -> what starts it in a folder.
 STANDS: dict[str, Callable[[Path], Stand]] = {
     "local": lambda folder: LocalStand(),
     "pueue": PueueStand,
     "slurm": SlurmStand,
 }
+
+
+def old_pueue(folder: Path) -> Stand:
+    """The last of Pueue's 3.x."""
+    return PueueStand(folder, _installation().OLD)

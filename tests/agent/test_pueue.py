@@ -91,7 +91,7 @@ def test_ended_while_a_job_runs(daemon: PueueStand, on: Bench) -> None:
     daemon.end()
     daemon.start()
     on.open_gate()
-    on.wait_state("one-a1", "lost")
+    assert on.wait_state("one-a1", "lost")["fate"] == "Killed"
     assert on.exit("two-a1")["kind"] == "ok"
     assert on.submit(on.plan(on.traced("one-a2"), on.traced("two-a1"), serial=2)) == "accepted"
     assert on.exit("one-a2")["kind"] == "ok"

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mqi.settings import Group
-from tests.agent.bench import RUN, Bench, wait_for
+from tests.agent.bench import RUN, Bench, kill, wait_for
 from tests.agent.daemons import SlurmStand
 from tests.agent.test_queue_contract import keys, opened
 
@@ -211,13 +211,16 @@ def test_a_node_daemon_that_is_killed(cluster: SlurmStand, on: Bench) -> None:
 def test_a_node_that_fails(cluster: SlurmStand, on: Bench) -> None:
     on.submit(on.plan(on.gated("one-a1")))
     wait_for(lambda: on.begun("one-a1"), "the job to begin")
-    # All at once, as when the power goes: the node's daemon, the wrapper and the command.
+    # All at once, as when the power goes: the node's daemon, the job's own daemon (slurmstepd, the wrapper's
+    # parent), the wrapper and the command.
     cluster.node.kill()
     cluster.node.wait()
-    on.kill_wrapper("one-a1")
-    os.kill(on.command_pid("one-a1"), signal.SIGKILL)
+    wrapper = on.claim("one-a1")["wrapper"]["pid"]
+    kill(int(Path(f"/proc/{wrapper}/stat").read_text().rpartition(")")[2].split()[1]))
+    kill(wrapper)
+    kill(on.command_pid("one-a1"))
     cluster.run("scontrol", "update", "nodename=ALL", "state=down", "reason=power")
-    on.wait_state("one-a1", "lost")
+    assert on.wait_state("one-a1", "lost")["fate"].startswith("NODE_FAIL")
     cluster.run("scontrol", "update", "nodename=ALL", "state=resume")
     cluster.start_node()
     assert on.submit(on.plan(on.traced("one-a2"), serial=2)) == "accepted"

@@ -42,3 +42,7 @@ class Queue(Protocol):
 
     def remove(self, job_key: str) -> None:
         """Withdraws a task that has not started; nothing happens when it has, or is not there."""
+
+    def fate(self, job_key: str) -> str:
+        """How it says that the job's last task ended, for people: "Killed", "NODE_FAIL". "" when it cannot tell;
+        raises nothing."""

@@ -109,6 +109,9 @@ class LocalQueue:
         for group in self._groups():
             remove(task_file(self._work, group, job_key))
 
+    def fate(self, job_key: str) -> str:
+        return ""
+
     def check(self) -> None:
         for group in self._groups():
             if tasks_of(self._work, group) and not is_locked(runner_lock(self._work, group)):

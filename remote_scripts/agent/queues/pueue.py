@@ -30,6 +30,7 @@ from agent.queues.pueue_words import (
     parse_status,
 )
 from agent.settings import Settings
+from agent.survey import is_lost
 from agent.work import Work
 
 _Words = TypeVar("_Words")
@@ -64,6 +65,7 @@ class PueueQueue:
         self._load: Dict[str, int] = {}
         self._existing: Dict[str, PueueGroup] = {}
         self._busy_groups: List[str] = []
+        self._results: Dict[str, str] = {}
         self._complaints: List[str] = []
 
     # --- the queue
@@ -77,6 +79,7 @@ class PueueQueue:
         self._load = dict.fromkeys(self._places, 0)
         for task in living:
             self._load[task.group] = self._load.get(task.group, 0) + 1
+        self._results = {task.label: task.result for task in ours if task.state == "ended"}
         self._forget(surplus + self._over([task for task in ours if task.state == "ended"]))
         stashed = sum(task.state == "stashed" for task in living)
         if stashed:
@@ -112,6 +115,9 @@ class PueueQueue:
     def remove(self, job_key: str) -> None:
         # Pueue itself refuses to remove what has started, so nothing is lost between look and removal.
         self._forget([task.id for task in self._labelled(job_key) if task.state in ("waiting", "stashed")])
+
+    def fate(self, job_key: str) -> str:
+        return self._results.get(job_key, "")
 
     def check(self) -> None:
         groups = self._existing = self._groups()
@@ -154,7 +160,7 @@ class PueueQueue:
             if idle and task.result != "Success" and not busy and job.folder.exists():
                 over += [failed.id] if failed else []
                 failed = task
-            elif idle or job.exit.exists() or job.missing.exists() or not job.folder.exists():
+            elif idle or job.exit.exists() or is_lost(job):
                 over.append(task.id)
         if failed:
             self._complaints.append(

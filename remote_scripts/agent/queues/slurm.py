@@ -71,11 +71,13 @@ class SlurmQueue:
         config = option(options, "config") or os.environ.get("SLURM_CONF", "")
         self._environment = small_environment(os.environ, {"SLURM_CONF": config} if config else {})
         self._wishes = {name: wishes(settings, options, name) for name in settings.groups}
+        self._ends: Dict[str, str] = {}
         self._complaints: List[str] = []
 
     def list(self) -> List[Task]:
         jobs = self._jobs()
         living, surplus = told_apart([job for job in jobs if not job.ended])
+        self._ends = {job.name: one_line("%s, %s" % (job.state, job.reason)) for job in jobs if job.ended}
         self._complaints = self._why_waiting(living) + self._ended_too_early([job for job in jobs if job.ended])
         self._cancel(surplus)
         living.sort(key=lambda job: (-job.priority, job.order))
@@ -114,6 +116,18 @@ class SlurmQueue:
 
     def remove(self, job_key: str) -> None:
         self._cancel([job.id for job in self._jobs("--name=" + job_key) if job.state == "PENDING"])
+
+    def fate(self, job_key: str) -> str:
+        if job_key not in self._ends:
+            # The controller forgets after some minutes; accounting, where a site has it, does not.
+            argv = ["-X", "--parsable2", "--noheader", "--name=" + job_key, "--format=state,exitcode,nodelist"]
+            try:
+                finished = self._ask("sacct", argv)
+            except QueueProblem:
+                return ""
+            lines = finished.out.split("\n") if finished.code == 0 else []
+            return one_line(lines[-2].replace("|", ", ")) if len(lines) > 1 else ""
+        return self._ends[job_key]
 
     def check(self) -> None:
         if self._complaints:
