@@ -73,9 +73,10 @@ def _silence(row: HostRow, limit_s: float, now: float) -> str:
 
 def _queue(row: HostRow) -> str:
     queue = json.loads(row.probe).get("queue") or {}
-    if queue.get("ok", True) or row.failures:
+    if row.failures or not queue.get("message"):
         return ""
-    return f"the queue of host {row.name} does not answer: {queue.get('message')}"
+    silent = "" if queue.get("ok", True) else " does not answer"
+    return f"the queue of host {row.name}{silent}: {queue['message']}"
 
 
 def _clock(row: HostRow) -> str:

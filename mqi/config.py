@@ -19,9 +19,11 @@ from mqi.settings import (
     HostSettings,
     Logging,
     Paths,
+    Pueue,
     Queue,
     Retention,
     Settings,
+    Slurm,
     Timing,
     Transfer,
     WatchFolder,
@@ -154,6 +156,7 @@ def _host(values: dict[str, Any]) -> HostSettings:
         group if isinstance(group, Group) else Group(**group)  # the default is made of Groups already
         for group in queue["groups"]
     )
+    queue["pueue"], queue["slurm"] = Pueue(**queue["pueue"]), Slurm(**queue["slurm"])
     return HostSettings(**{**values, "queue": Queue(**queue)})
 
 

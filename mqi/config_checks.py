@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from mqi.config_keys import HOST_TYPES
 from mqi.config_shape import choices
-from mqi.settings import Group
+from mqi.settings import Group, Pueue, Slurm
 from mqi.workflow import Workflow, read_workflow
 from mqi.yaml_reading import INVALID, Key, Mistake, Reading
 
@@ -26,6 +26,7 @@ def check(values: Values, reading: Reading) -> list[Mistake]:
     _check_unique(values, reading)
     _check_folders(values, reading)
     _check_watch(values, reading)
+    _check_queues(values, reading)
     timing = values.get("timing", {})
     first, most = timing.get("backoff_first_s"), timing.get("backoff_max_s")
     if first is not None and most is not None and first > most:
@@ -127,6 +128,37 @@ def _check_watch(values: Values, reading: Reading) -> None:
             reading.wrong((*key, "require"), "must name a pattern, because `depth: any` looks for it")
 
 
+def _check_queues(values: Values, reading: Reading, *, windows: bool = os.name == "nt") -> None:
+    """What belongs to one type of queue means nothing with another: a key that does nothing is a mistake."""
+    for key, host in _numbered(values, "hosts"):
+        queue, place = host.get("queue", {}), (*key, "queue")
+        wanted = queue.get("type")
+        kind = HOST_TYPES.get(host.get("type", ""))
+        if windows and kind is not None and kind.on_this_computer and wanted in ("pueue", "slurm"):
+            reading.wrong((*place, "type"), "on Windows the only queue is `local`")
+        for name, default in (("pueue", Pueue()), ("slurm", Slurm())):
+            given = queue.get(name)
+            if wanted not in (None, name) and isinstance(given, dict) and given != vars(default):
+                reading.wrong((*place, name), f"means nothing with `type: {wanted}`")
+        pueue = queue.get("pueue")
+        per_gpu = wanted == "pueue" and isinstance(pueue, dict) and pueue.get("group_per_gpu")
+        for number, entry in enumerate(queue.get("groups", ()), start=1):
+            group, at = _group(entry), (*place, "groups", number)
+            gpus = group.get("gpus", "none")
+            if wanted not in (None, "slurm") and group.get("options"):
+                reading.wrong((*at, "options"), f"means nothing with `type: {wanted}`")
+            if wanted == "slurm" and not isinstance(gpus, str):
+                reading.wrong((*at, "gpus"), "must be `auto` or `none`: Slurm chooses the GPU of a job")
+            if per_gpu and gpus == "auto":
+                reading.wrong(
+                    (*at, "gpus"), "must list the UUIDs (nvidia-smi -L), because `group_per_gpu` is true"
+                )
+            elif per_gpu and not isinstance(gpus, str) and group.get("slots") != len(gpus):
+                reading.wrong(
+                    (*at, "slots"), f"must be {len(gpus)}, one for each GPU, as `group_per_gpu` is true"
+                )
+
+
 def _check_workflows(values: Values, reading: Reading) -> list[Mistake]:
     files: dict[str, Path] = values["workflows"]
     others: list[Mistake] = []
@@ -175,5 +207,5 @@ def _check_groups(workflow: Workflow, values: Values, reading: Reading) -> None:
 def _group(group: Any) -> Values:
     """The default groups are Groups already, those of the file still values; INVALID ones are empty."""
     if isinstance(group, Group):
-        return {"name": group.name, "slots": group.slots, "gpus": group.gpus}
+        return {"name": group.name, "slots": group.slots, "gpus": group.gpus, "options": group.options}
     return group if isinstance(group, dict) else {}

@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mqi.config_queue_keys import PLAIN_NAME, QUEUE
 from mqi.config_shape import Choice, Duration, FilePath, OrNull, Size, Text, Whole
-from mqi.config_table import Entry, Many, Named, OneOrMany, Table
+from mqi.config_table import Entry, Many, Named, Table
 from mqi.names import safe_name
 from mqi.settings import (
-    Group,
     HostSettings,
     Logging,
-    Queue,
     Retention,
     Timing,
     Transfer,
@@ -26,7 +25,6 @@ from mqi.settings import (
 )
 
 DEFAULT_TIMEZONE = "Asia/Seoul"
-PLAIN_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 WORKFLOW_NAME = r"^[a-z][a-z0-9_]{0,31}$"
 LAYOUTS = ("generic", "shi")
 # What these keys are in a layout where the file does not give them.
@@ -45,7 +43,6 @@ class HostType:
 HOST_TYPES = {
     "local": HostType(on_this_computer=True),
 }
-QUEUE_TYPES = ("local",)
 
 
 def folder_name_problem(name: str) -> str | None:
@@ -131,35 +128,6 @@ WATCH = Table(
         "all of a fraction alike.",
     ),
     target=WatchFolder,
-)
-
-GROUP = Table(
-    Entry(
-        "name",
-        Text("a name of a-z, 0-9, _ and -", pattern=PLAIN_NAME, fixed=True),
-        "The group's name, which the steps of a workflow use.",
-    ),
-    Entry("slots", Whole(1, 1000), "So many jobs of this group run at once."),
-    Entry(
-        "gpus",
-        OneOrMany(
-            Choice(("none", "auto")),
-            Many(Text("a GPU's UUID", pattern=r"^(GPU|MIG)-[0-9A-Za-z/-]+$", fixed=True), 1, "UUID"),
-        ),
-        "The GPUs that its jobs take, one each: none, auto (all that nvidia-smi shows), or a list of UUIDs.",
-    ),
-    target=Group,
-)
-
-QUEUE = Table(
-    Entry("type", Choice(QUEUE_TYPES), "`local` is built in: nothing to install."),
-    Entry("groups", Many(GROUP, 1, "group"), "The groups of jobs: how many run at once, and on which GPUs."),
-    Entry(
-        "max_queued",
-        Whole(1, 10_000),
-        "So many jobs that have not started may be in one group's queue; the others wait in their plan.",
-    ),
-    target=Queue,
 )
 
 HOST = Table(

@@ -118,6 +118,8 @@ def observe(job: Job, report: Mapping[str, Any] | None) -> Job:
     state = _REPORTED.get(str(report.get("state")), job.state)
     if state is JobState.LOST:
         reason = "it vanished from the host without a result (killed, or the host restarted)"
+        if report.get("fate"):
+            reason += f"; its queue says: {str(report['fate'])[:200]}"
         return replace(known, state=state, reason=reason)
     progress = report.get("progress") or {}
     fraction = _number(progress.get("fraction"), 0.0) or 0.0

@@ -246,7 +246,7 @@ def hosts_table(rows: Sequence[HostRow], now: float, zone: ZoneInfo) -> str:
         state = "answers" if not row.failures else f"silent ({row.failures} tries)"
         free = probe.get("disk_free")
         queue = probe.get("queue") or {}
-        words = row.last_error or ("" if queue.get("ok", True) else str(queue.get("message")))
+        words = row.last_error or str(queue.get("message") or "")
         if row.failures and row.next_try_at:
             words += f"; next try at {clock(row.next_try_at, now, zone)}"
         lines.append(

@@ -56,6 +56,32 @@ class Group:
     name: str
     slots: int = 1
     gpus: str | tuple[str, ...] = "none"
+    # Of sbatch, for this group alone; after the queue's own, so that they win.
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pueue:
+    """How Pueue is reached on a host. Paths are the host's; "" is Pueue's own default."""
+
+    program: str = "pueue"
+    config: str = ""
+    group_prefix: str = "mqi-"
+    # One of Pueue's groups for each GPU, instead of one for all GPUs of a group.
+    group_per_gpu: bool = False
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """How Slurm is reached on a host, and what every job asks of it. "" leaves the choice to Slurm."""
+
+    bin: str = ""
+    config: str = ""
+    partition: str = ""
+    account: str = ""
+    time: str = ""
+    gres: str = "gpu:1"
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +91,8 @@ class Queue:
     type: str = "local"
     groups: tuple[Group, ...] = (Group("cpu", slots=2), Group("gpu", slots=1))
     max_queued: int = 4
+    pueue: Pueue = field(default_factory=Pueue)
+    slurm: Slurm = field(default_factory=Slurm)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 
+from _pueue import ensure_pueue
+
 # Program -> Debian package.
 PROGRAMS = {
     "systemd-analyze": "systemd",
@@ -13,14 +15,29 @@ PROGRAMS = {
     "crontab": "cron",
     "unshare": "util-linux",
     "xmllint": "libxml2-utils",
+    "sshd": "openssh-server",
+    "ssh-keygen": "openssh-client",
+    "slurmctld": "slurmctld",
+    "slurmd": "slurmd",
+    "sbatch": "slurm-client",
 }
 
 
-def install_components() -> None:
+def install_components(*, slow: bool) -> None:
     """Install what is missing, or say what is and that its tests are skipped."""
     if os.name == "nt":
         return
-    missing = sorted({package for program, package in PROGRAMS.items() if shutil.which(program) is None})
+    _install_packages()
+    ensure_pueue(slow=slow)
+
+
+def _install_packages() -> None:
+    path = os.pathsep.join(
+        (os.environ.get("PATH", ""), "/usr/sbin")
+    )  # where daemons are, and users do not look
+    missing = sorted(
+        {package for program, package in PROGRAMS.items() if shutil.which(program, path=path) is None}
+    )
     if not missing:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:

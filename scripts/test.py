@@ -33,7 +33,7 @@ def main() -> int:
         from _windows import run_windows
 
         return run_windows(arguments, slow=slow)
-    install_components()
+    install_components(slow=slow)
     python = ensure("dev")
     marker = [] if slow else ["-m", "not slow"]
     # Most tests wait for processes: two workers take half the time.

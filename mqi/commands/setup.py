@@ -10,7 +10,14 @@ from typing import Annotated
 import typer
 
 from mqi.commands.invocation import Invocation, invocation
-from mqi.errors import ConfigurationProblem, DiskProblem, MqiError, UsageProblem, exit_code_of
+from mqi.errors import (
+    ConfigurationProblem,
+    DiskProblem,
+    MqiError,
+    TemporaryProblem,
+    UsageProblem,
+    exit_code_of,
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -162,8 +169,10 @@ def _check_hosts(invoked: Invocation, lines: list[str]) -> list[MqiError]:
             try:
                 answer = site.ask(host.name, [{"verb": "hello"}])
                 queue = answer.probe.get("queue") or {}
-                words = "ok" if queue.get("ok", True) else str(queue.get("message"))
+                words = str(queue.get("message") or "ok")
                 lines.append(f"host {host.name}  {host.type}  {host.work_dir}  {words}")
+                if not queue.get("ok", True):
+                    errors.append(TemporaryProblem(f"host {host.name}: its queue does not work: {words}"))
             except MqiError as error:
                 lines.append(f"host {host.name}  {host.type}  {host.work_dir}  {error}")
                 errors.append(error)

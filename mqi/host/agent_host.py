@@ -6,6 +6,7 @@ One process per request: nothing on the host remembers a connection, so a connec
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import secrets
 import time
 from abc import ABC, abstractmethod
@@ -155,11 +156,17 @@ class AgentHost(ABC):
                 "name": group.name,
                 "slots": group.slots,
                 "gpus": group.gpus if isinstance(group.gpus, str) else list(group.gpus),
+                "options": list(group.options),
             }
             for group in queue.groups
         ]
+        own: dict[str, Any] = {}
+        if queue.type == "pueue":
+            own["pueue"] = dataclasses.asdict(queue.pueue)
+        elif queue.type == "slurm":
+            own["slurm"] = {**dataclasses.asdict(queue.slurm), "options": list(queue.slurm.options)}
         return {
-            "queue": {"type": queue.type, "groups": groups, "max_queued": queue.max_queued},
+            "queue": {"type": queue.type, "groups": groups, "max_queued": queue.max_queued, **own},
             "python": self.settings.python,
             "environment": dict(self.settings.environment),
             **self._lost,

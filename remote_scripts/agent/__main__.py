@@ -1,7 +1,8 @@
 """Entry points of the agent. It is started often, so it imports little: not even argparse.
 
     request --work W                    serve one framed request on stdin, answer on stdout
-    run JOBKEY --work W [--slot]        run one job, at most once ever; --slot: bounded by the local queue's slots
+    run JOBKEY --work W [OPTION…]       run one job, at most once ever; --slot: bounded by its group's slots;
+                                        --wait: for its slot and GPU; --gpu UUID: on this GPU of the group's
     runner GROUP --work W               the local queue's runner for one group
 """
 
@@ -16,25 +17,26 @@ from typing import List
 _HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:] = [os.path.dirname(_HERE)] + [entry for entry in sys.path if os.path.abspath(entry) != _HERE]
 
-_USAGE = "usage: agent request --work W | run JOBKEY --work W [--slot] | runner GROUP --work W"
+_USAGE = "usage: agent request --work W | run JOBKEY --work W [--slot] [--wait] [--gpu UUID] | runner GROUP --work W"
 
 
 def main(words: List[str]) -> int:
     """Exit code of the entry that `words` name; 2 for words that name none."""
     # Inputs are patients' data: nobody else on the host may read what we create.
     os.umask(0o077)
-    slot = words[-1:] == ["--slot"]
-    if slot:
-        words = words[:-1]
-    if len(words) == 3 and words[0] == "request" and words[1] == "--work" and not slot:
+    if len(words) == 3 and words[0] == "request" and words[1] == "--work":
         from agent.dispatch import serve
 
         return serve(words[2])
-    if len(words) == 4 and words[0] == "run" and words[2] == "--work":
-        from agent.execute import run_once
+    if len(words) >= 4 and words[0] == "run" and words[2] == "--work":
+        options, gpu = words[4:], ""
+        if options[-2:-1] == ["--gpu"]:
+            options, gpu = options[:-2], options[-1]
+        if set(options) <= {"--slot", "--wait"}:
+            from agent.execute import run_once
 
-        return run_once(words[3], words[1], slot=slot)
-    if len(words) == 4 and words[0] == "runner" and words[2] == "--work" and not slot:
+            return run_once(words[3], words[1], slot="--slot" in options, wait="--wait" in options, gpu=gpu)
+    if len(words) == 4 and words[0] == "runner" and words[2] == "--work":
         from agent.queues.runner import run_group
 
         return run_group(words[3], words[1])

@@ -15,26 +15,41 @@ from typing import Any, Dict, Optional, Tuple
 from agent import names
 from agent.feed import feed_after_run
 from agent.files import fsync_folder, remove_tree, retried, unique, write_json
-from agent.gpus import GpuProblem, NoGpu, take_gpu
+from agent.gpus import GpuProblem, NoGpu, take_given, take_gpu
 from agent.locks import Lock
 from agent.perform import Failure, perform
 from agent.plans import StoredPlan, load
 from agent.processes import identity
+from agent.queues import BUSY
 from agent.settings import Settings, kept_settings
 from agent.work import JobPaths, RunPaths, Work
 
-DONE, NOT_GOOD, BUSY = 0, 1, 75
+DONE, NOT_GOOD = 0, 1
 # A full disk must not turn a finished job into a lost one: the exit file is tried again this often.
 _EXIT_ATTEMPTS = 120
 _EXIT_EVERY_S = 5.0
+# A slot or GPU that is taken is looked at again after this, doubled each time up to the maximum.
+_WAIT_FIRST_S = 0.25
+_WAIT_MAX_S = 8.0
 
 
-def run_once(root: str, job_key: str, *, slot: bool) -> int:
+def run_once(root: str, job_key: str, *, slot: bool, wait: bool = False, gpu: str = "") -> int:
     """Runs the job unless it has ended, must not start or is somebody else's.
 
     Returns DONE (good, or nothing to do), NOT_GOOD (see the exit file), BUSY (a slot or GPU is taken: try
-    again later).
+    again later). `wait`: tries again itself, for queues that start a task once. `gpu`: on no other.
     """
+    paths = Work(root).job(job_key)
+    delay = _WAIT_FIRST_S
+    while True:
+        code = _try_once(root, job_key, slot, gpu)
+        if code != BUSY or not wait or paths.claim.exists():
+            return code
+        time.sleep(delay)
+        delay = min(_WAIT_MAX_S, delay * 2)
+
+
+def _try_once(root: str, job_key: str, slot: bool, only_gpu: str) -> int:
     key = names.parse_job_key(job_key)
     work = Work(root)
     run = work.run(key.run_key)
@@ -54,7 +69,7 @@ def run_once(root: str, job_key: str, *, slot: bool) -> int:
         gpu: str = ""
         gpu_lock: Optional[Lock] = None
         try:
-            taken = _take_gpu(work, settings, job)
+            taken = _take_gpu(work, settings, job, only_gpu)
             if taken is None:
                 return BUSY
             gpu, gpu_lock = taken
@@ -73,8 +88,7 @@ def run_once(root: str, job_key: str, *, slot: bool) -> int:
             return DONE
         stored, job = wanted
         claim = {
-            "wrapper": identity(os.getpid()),
-            "boot_id": settings.boot_id(),
+            **_whoever_runs_it(settings),
             "started_at": time.time(),
             "gpu": gpu,
             "group": job["group"],
@@ -87,6 +101,14 @@ def run_once(root: str, job_key: str, *, slot: bool) -> int:
         _write_exit(paths, exit_)
     feed_after_run(work)
     return DONE if exit_["kind"] == "ok" else NOT_GOOD
+
+
+def _whoever_runs_it(settings: Settings) -> Dict[str, Any]:
+    """What the host compares with its own processes and its own boot to know an orphan and a lost job."""
+    if settings.queue_type == "slurm":
+        # Perhaps another computer: only the lock, and the queue's listings, say anything there.
+        return {"wrapper": {"pid": os.getpid(), "start": ""}, "boot_id": ""}
+    return {"wrapper": identity(os.getpid()), "boot_id": settings.boot_id()}
 
 
 def _wanted(run: RunPaths, paths: JobPaths) -> Optional[Tuple[StoredPlan, Dict[str, Any]]]:
@@ -109,12 +131,16 @@ def _take_slot(work: Work, settings: Settings, group: str) -> Optional[Lock]:
     return None
 
 
-def _take_gpu(work: Work, settings: Settings, job: Dict[str, Any]) -> Optional[Tuple[str, Optional[Lock]]]:
+def _take_gpu(
+    work: Work, settings: Settings, job: Dict[str, Any], only: str
+) -> Optional[Tuple[str, Optional[Lock]]]:
     group = settings.groups.get(job["group"])
     if not job["gpu"] or group is None:
         return "", None
     try:
-        return take_gpu(work, group, os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+        if settings.queue_type == "slurm" and group.gpus != "none":
+            return take_given(work, os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+        return take_gpu(work, group._replace(gpus=[only]) if only else group)
     except GpuProblem:
         return None
 

@@ -13,12 +13,12 @@ from agent import names
 from agent.files import read_json_object, write_json
 from agent.locks import Lock
 from agent.plans import StoredPlan, load
-from agent.problems import QueueProblem, Refused
+from agent.problems import NotTaken, QueueProblem, Refused
 from agent.processes import end_orphan
 from agent.queues import Queue, Task
 from agent.queues.registry import open_queue
 from agent.settings import Settings, kept_settings
-from agent.survey import Facts, Listing, Standing, examine, judge, note_absence
+from agent.survey import Facts, Listing, Standing, examine, judge, note_absence, note_fate
 from agent.work import JobPaths, RunPaths, Work
 
 # An orphan has no wrapper to mind its time limit; the feed does, this much later.
@@ -44,18 +44,23 @@ class Fed(NamedTuple):
 
 
 def choose(
-    candidates: List[Candidate], tasks: List[Task], max_queued: int
+    candidates: List[Candidate], tasks: List[Task], max_queued: int, slots: Optional[Dict[str, int]] = None
 ) -> Tuple[List[str], List[Candidate]]:
     """(job keys to withdraw, jobs to add): per group, the `max_queued` most urgent candidates shall wait in
     the queue, under their present priority. Started tasks are nobody's business here. Pure.
+
+    `slots`: a queue that does not bound them itself gets no more than these of a group, started ones included.
     """
     first = sorted(candidates, key=lambda one: (-one.priority, one.order, one.job_key))
     wanted: Dict[str, Candidate] = {}
     room: Dict[str, int] = {}
     started = {task.job_key for task in tasks if task.running}
+    for group, most in (slots or {}).items():
+        running = sum(task.running and task.group == group for task in tasks)
+        room[group] = min(max_queued, most - running)
     for candidate in first:
-        if candidate.job_key not in started and room.get(candidate.group, 0) < max_queued:
-            room[candidate.group] = room.get(candidate.group, 0) + 1
+        if candidate.job_key not in started and room.get(candidate.group, max_queued) > 0:
+            room[candidate.group] = room.get(candidate.group, max_queued) - 1
             wanted[candidate.job_key] = candidate
     withdrawn = []
     for task in tasks:
@@ -93,7 +98,9 @@ def feed(work: Work, settings: Settings, queue: Queue, *, count: bool) -> Fed:
                 facts = examine(paths, listing, boot_id)
                 standing = judge(facts, stored.plan["held"])
                 if count:
-                    standing = note_absence(paths, facts, standing, settings, now)
+                    before, standing = standing, note_absence(paths, facts, standing, settings, now)
+                    if standing.state == "lost" and (before.state != "lost" or before.nowhere):
+                        note_fate(paths, queue.fate(paths.key))
                 standings[job["job_key"]] = (facts, standing)
                 _mind_orphan(paths, facts, now)
                 busy = (job["step"], job["beam"]) in replaced
@@ -104,7 +111,10 @@ def feed(work: Work, settings: Settings, queue: Queue, *, count: bool) -> Fed:
             # One broken file must not stop the other runs; the probe tells it until somebody looks.
             problem = problem or "the files of run %s are broken (%s)" % (run_key, type(error).__name__)
     if tasks is not None and listing is not None:
-        problem = _bring(queue, settings, candidates, tasks, listing) or problem
+        # The run that feeds us at its end is in the list still, and its place is free.
+        ended = {key for key, (facts, _) in standings.items() if facts.exit is not None}
+        living = [task for task in tasks if task.job_key not in ended or not task.running]
+        problem = _bring(queue, settings, candidates, living, listing) or problem
     return Fed(listing, problem, standings)
 
 
@@ -120,21 +130,30 @@ def _bring(
 ) -> str:
     """Withdraws and adds; keeps `listing` true. The problem met, or ""."""
     problem = ""
+    closed: Dict[str, str] = {}
     usable = [candidate for candidate in candidates if candidate.group in settings.groups]
     if len(usable) < len(candidates):
         problem = "jobs wait for a group that the configuration of this host's queue does not have"
-    withdrawn, added = choose(usable, tasks, settings.max_queued)
+    slots = None if queue.bounded else {group.name: group.slots for group in settings.groups.values()}
+    withdrawn, added = choose(usable, tasks, settings.max_queued, slots)
     try:
         for key in withdrawn:
             queue.remove(key)
             del listing[key]
         for one in added:
-            queue_id = queue.add(one.job_key, one.group, one.priority, one.order)
+            if one.group in closed:
+                continue
+            try:
+                queue_id = queue.add(one.job_key, one.group, one.priority, one.order)
+            except NotTaken as error:
+                # Of this group it will take none today; the others shall not wait for that.
+                closed[one.group] = str(error)
+                continue
             listing[one.job_key] = Task(one.job_key, one.group, queue_id, one.priority, False)
         queue.check()
     except QueueProblem as error:
-        return str(error)
-    return problem
+        problem = str(error)
+    return next(iter(closed.values()), problem)
 
 
 def settle(run: RunPaths, stored: StoredPlan) -> None:

@@ -106,14 +106,11 @@ def _number(text: str) -> Optional[float]:
         return None
 
 
-def take_gpu(work: Work, group: Group, given: str) -> Optional[Tuple[str, Optional[Lock]]]:
+def take_gpu(work: Work, group: Group) -> Optional[Tuple[str, Optional[Lock]]]:
     """(UUID for CUDA_VISIBLE_DEVICES, its lock) of a free GPU of `group`; None when all are taken.
 
-    ("", None): the group is configured without GPUs. A GPU that the queue has `given` needs no lock of
-    ours. Raises NoGpu and GpuProblem.
+    ("", None): the group is configured without GPUs. Raises NoGpu and GpuProblem.
     """
-    if given:
-        return given, None
     if group.gpus == "none":
         return "", None
     if isinstance(group.gpus, str):
@@ -129,3 +126,23 @@ def take_gpu(work: Work, group: Group, given: str) -> Optional[Tuple[str, Option
         if lock.acquire():
             return uuid, lock
     return None
+
+
+def take_given(work: Work, given: str) -> Optional[Tuple[str, Optional[Lock]]]:
+    """The same for what a queue has put into CUDA_VISIBLE_DEVICES (Slurm: the card's number, in the order of
+    the PCI bus; alone and number 0 where it hides the others).
+
+    Its UUID is locked like any other: an orphan that the queue has forgotten still has its card. Without
+    nvidia-smi, and for several cards, what the queue says is taken as it is. Raises NoGpu and GpuProblem.
+    """
+    if not given or given == "NoDevFiles":
+        raise NoGpu("the queue gave it none; check `gres` in the configuration, and in the queue's")
+    uuids = [str(card["uuid"]) for card in GpuQuery().cards()]
+    if given in uuids:
+        uuid = given
+    elif given.isdigit() and int(given) < len(uuids):
+        uuid = uuids[int(given)]
+    else:
+        return given, None
+    lock = Lock(work.gpu_lock(uuid))
+    return (uuid, lock) if lock.acquire() else None

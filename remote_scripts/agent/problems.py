@@ -14,3 +14,7 @@ class Refused(Exception):
 
 class QueueProblem(Exception):
     """The queue does not answer. What it holds is unknown: nothing is concluded from that."""
+
+
+class NotTaken(QueueProblem):
+    """The queue answers, and does not take this job; it may take jobs of other groups."""

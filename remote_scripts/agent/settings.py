@@ -12,11 +12,13 @@ from agent.work import Work
 
 
 class Group(NamedTuple):
-    """At most `slots` jobs at once; `gpus`: "none", "auto" (all that nvidia-smi shows) or UUIDs."""
+    """At most `slots` jobs at once; `gpus`: "none", "auto" (all that nvidia-smi shows) or UUIDs. `options`: for
+    the queue's driver."""
 
     name: str
     slots: int
     gpus: Union[str, List[str]]
+    options: List[str]
 
 
 class Settings(NamedTuple):
@@ -55,7 +57,10 @@ def parse_settings(raw: Any) -> Settings:
             raise Refused("bad_request", "a group is not an object")
         name = names.group(entry.get("name"))
         groups[name] = Group(
-            name, names.whole(entry.get("slots", 1), "slots", 1, 1000), _gpus(entry.get("gpus", "none"))
+            name,
+            names.whole(entry.get("slots", 1), "slots", 1, 1000),
+            _gpus(entry.get("gpus", "none")),
+            _list(entry.get("options") or [], "options"),
         )
     environment = raw.get("environment") or {}
     if not isinstance(environment, dict) or not all(

@@ -105,6 +105,17 @@ def note_absence(
     return Standing("lost" if seen["lost"] else "missing")
 
 
+def note_fate(job: JobPaths, fate: str) -> None:
+    """Keeps what the queue says of a job that was just found lost."""
+    if fate:
+        write_json(job.missing, dict(read_json_object(job.missing) or {}, fate=fate))
+
+
+def is_lost(job: JobPaths) -> bool:
+    """Whether the job has been found lost. Raises ValueError when its file is broken."""
+    return bool((read_json_object(job.missing) or {}).get("lost"))
+
+
 def count_absence(missing: Optional[Dict[str, Any]], settings: Settings, now: float) -> Dict[str, Any]:
     """The record after one more listing without the job, at host time `now`. A clock that was set back
     starts the count anew."""
@@ -129,6 +140,7 @@ def describe(job: JobPaths, facts: Facts, standing: Standing, group: str) -> Dic
         "queue_id": facts.task.queue_id if facts.task else None,
         "orphan": standing.orphan,
         "unknown": standing.unknown,
+        **({"fate": facts.missing["fate"]} if facts.missing and facts.missing.get("fate") else {}),
     }
 
 

@@ -68,12 +68,20 @@ COMMON = "import json, os, sys, time\nwrite = lambda path, text: open(path, 'w',
 class Bench:
     """A work directory in `folder`, and what a test does with it."""
 
-    def __init__(self, folder: Path, *, slots: int = 2, max_queued: int = 4, lost_after_s: float = 0.3) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        slots: int = 2,
+        max_queued: int = 4,
+        lost_after_s: float = 0.3,
+        queue: Queue | None = None,
+    ) -> None:
         self.folder = folder
         self.work = folder / "work"
         self.trace = folder / "trace"
         self.trace.mkdir()
-        self._queue = Queue(groups=(Group("cpu", slots=slots),), max_queued=max_queued)
+        self._queue = queue or Queue(groups=(Group("cpu", slots=slots),), max_queued=max_queued)
         self._lost_after_s = lost_after_s
         self.host = self.new_host()
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.agent.bench import Bench
+from tests.agent.daemons import STANDS, Stand, old_pueue
 
 
 @pytest.fixture
@@ -26,3 +29,19 @@ def make_bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
 @pytest.fixture
 def bench(make_bench: Callable[..., Bench]) -> Bench:
     return make_bench()
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose path leaves room for a socket's name (107 bytes in all)."""
+    folder = Path(tempfile.mkdtemp(prefix="mqi-q-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=[*sorted(STANDS), pytest.param("pueue 3", marks=pytest.mark.slow)])
+def stand(request: pytest.FixtureRequest, short_folder: Path) -> Iterator[Stand]:
+    """Each type of queue in turn, with its real daemons."""
+    started = STANDS.get(request.param, old_pueue)(short_folder)
+    yield started
+    started.stop()

@@ -22,7 +22,7 @@ from mqi.config import find_config, load_settings, user_config
 from mqi.config_keys import FILE, HOST_TYPES, schema
 from mqi.errors import ConfigurationProblem
 from mqi.resources import packaged_config
-from mqi.settings import HostSettings, Logging, Retention, Timing, Transfer, WatchFolder
+from mqi.settings import HostSettings, Logging, Pueue, Retention, Slurm, Timing, Transfer, WatchFolder
 
 LEAST = "watch: [{path: cases, room: G1}]\nhosts: [{name: here}]\n"
 
@@ -276,6 +276,39 @@ WRONG = [
         LEAST.replace("here", "here, queue: {groups: [{name: cpu, gpus: al}, {name: gpu, gpus: [0]}]}"),
         ["groups[1].gpus: `al` is not known", "groups[2].gpus[1]: must be a GPU's UUID"],
     ),
+    (
+        "options of another queue",
+        LEAST.replace("here", "here, queue: {pueue: {program: pueue4}, slurm: {partition: x}, groups: [{name: cpu, options: [--qos=x]}, {name: gpu}]}"),
+        [
+            "queue.groups[1].options: means nothing with `type: local`",
+            "queue.pueue: means nothing with `type: local`",
+            "queue.slurm: means nothing with `type: local`",
+        ],
+    ),
+    (
+        "a group per GPU",
+        LEAST.replace("here", "here, queue: {type: pueue, pueue: {group_per_gpu: true}, groups: [{name: cpu}, {name: gpu, gpus: auto}, {name: big, gpus: [GPU-a, GPU-b]}]}"),
+        ["groups[2].gpus: must list the UUIDs", "groups[3].slots: must be 2, one for each GPU"],
+    ),
+    (
+        "Slurm's GPUs",
+        LEAST.replace("here", "here, queue: {type: slurm, groups: [{name: cpu}, {name: gpu, gpus: [GPU-a]}]}"),
+        ["groups[2].gpus: must be `auto` or `none`: Slurm chooses"],
+    ),
+    (
+        "options of sbatch",
+        LEAST.replace("here", "here, queue: {type: slurm, slurm: {options: [-p x, --export=ALL, --qos=low], time: 2 h}}"),
+        [
+            "slurm.options[1]: `-p x` is not an option in its long form",
+            "slurm.options[2]: mqi gives `--export` itself",
+            "slurm.time: `2 h` is not a time of Slurm's",
+        ],
+    ),
+    (
+        "Pueue's keys",
+        LEAST.replace("here", "here, queue: {type: pueue, pueue: {group_prefix: a b, socket: x}}"),
+        ["pueue.group_prefix: `a b` is not letters", "pueue.socket: is not known"],
+    ),
     ("own home only", LEAST + "paths: {logs: ~bob/x}\n", ["only `~` followed by a slash"]),
     ("own home only", LEAST.replace("here", "here, work_dir: ~bob/x"), ["only `~` followed by a slash"]),
     ("Windows path", LEAST + 'paths: {logs: "C:\\data"}\n', [":3: is not valid YAML", ]),
@@ -310,6 +343,23 @@ def test_what_is_wrong_is_said(tmp_path: Path, remark: str, text: str, expected:
     for line, part in zip(lines, expected, strict=True):
         assert part in line, remark
         assert line.startswith("mqi.yaml:")
+
+
+def test_queues_of_a_host(tmp_path: Path) -> None:
+    if os.name == "nt":
+        assert mistakes(tmp_path, LEAST.replace("here", "here, queue: {type: pueue}")) == [
+            "mqi.yaml:2: hosts[1].queue.type: on Windows the only queue is `local`"
+        ]
+        return
+    text = "here, queue: {type: slurm, slurm: {time: 2:00:00, account: 17, partition: gpu, options: [--mem=8G]}}"
+    settings = load_settings(write(tmp_path, LEAST.replace("here", text)), {})
+    queue = settings.hosts[0].queue
+    assert (queue.type, queue.slurm) == (
+        "slurm", Slurm(time="2:00:00", account="17", partition="gpu", options=("--mem=8G",))
+    )  # fmt: skip
+    text = "here, queue: {type: pueue, pueue: {config: /etc/pueue.yml, group_per_gpu: true}, groups: [{name: cpu}, {name: gpu, slots: 1, gpus: [GPU-a]}]}"
+    queue = load_settings(write(tmp_path, LEAST.replace("here", text)), {}).hosts[0].queue
+    assert (queue.type, queue.pueue) == ("pueue", Pueue(config="/etc/pueue.yml", group_per_gpu=True))
 
 
 def test_python_tags_are_never_built(tmp_path: Path) -> None:

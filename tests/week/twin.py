@@ -32,6 +32,8 @@ from agent.work import Work as RealWork
 class PlayedQueue:
     """The local queue without runners."""
 
+    bounded = True
+
     def __init__(self, work: RealWork) -> None:
         self.work = work
         self.tasks: dict[str, tuple[str, int]] = {}
@@ -54,6 +56,9 @@ class PlayedQueue:
 
     def check(self) -> None:
         """It always works."""
+
+    def fate(self, job_key: str) -> str:
+        return ""
 
 
 class Twin:

@@ -83,6 +83,8 @@ def has_started(job: JobPaths) -> bool:
 class LocalQueue:
     """See `queues.Queue`."""
 
+    bounded = True
+
     def __init__(self, work: Work, settings: Settings) -> None:
         self._work = work
         self._settings = settings
@@ -106,6 +108,9 @@ class LocalQueue:
     def remove(self, job_key: str) -> None:
         for group in self._groups():
             remove(task_file(self._work, group, job_key))
+
+    def fate(self, job_key: str) -> str:
+        return ""
 
     def check(self) -> None:
         for group in self._groups():
