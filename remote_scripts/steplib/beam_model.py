@@ -193,10 +193,10 @@ def _model(raw: Any) -> BeamModel:
     name = raw.get("name")
     if not isinstance(name, str) or not name:
         raise _wrong("beam_model.name", "must be a text")
-    plane = raw.get("reference_plane_mm")
+    plane: Any = raw.get("reference_plane_mm")
     if not is_number(plane) or not 0.0 <= plane <= 3000.0:
         raise _wrong("beam_model.reference_plane_mm", "must be a number from 0 to 3000")
-    source = raw.get("virtual_source_mm")
+    source: Any = raw.get("virtual_source_mm")
     if source is not None and not (
         isinstance(source, list)
         and len(source) == 2
@@ -244,10 +244,10 @@ def _shifters(raw: Any) -> Mapping[str, Shifter]:
         where = "beam_model.range_shifters"
         if not isinstance(entry, dict) or not isinstance(entry.get("material"), str):
             raise _wrong(where, "has an entry without material")
-        density = entry.get("density_g_cm3")
+        density: Any = entry.get("density_g_cm3")
         if not is_number(density) or not 0.5 <= density <= 20.0:
             raise _wrong(where, "has an entry without density_g_cm3 from 0.5 to 20")
-        optional = [entry.get(key) for key in ("wet_mm", "isocentre_distance_mm")]
+        optional: List[Any] = [entry.get(key) for key in ("wet_mm", "isocentre_distance_mm")]
         if not all(value is None or (is_number(value) and 0.0 <= value <= 1000.0) for value in optional):
             raise _wrong(where, "has a wet_mm or isocentre_distance_mm that is not from 0 to 1000")
         found[str(identifier)] = Shifter(entry["material"], float(density), optional[0], optional[1])
