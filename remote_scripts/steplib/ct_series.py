@@ -1,7 +1,7 @@
 """The CT among a case's inputs as a phantom on the dose grid.
 
-One axial series is needed (DICOM PS3.3 A.3): orientation 1\\0\\0\\0\\1\\0, slices without gaps, HFS, in the plan's frame
-of reference, from a scanner that the machine file describes. Anything else is refused: a Hounsfield unit means
+One axial series is needed (DICOM PS3.3 A.3): orientation 1\\0\\0\\0\\1\\0, slices without gaps, HFS, in the plan's
+frame of reference, from a scanner that the machine file describes. Anything else is refused: a Hounsfield unit means
 nothing without its scanner's table. Signed or unsigned pixels, slope and intercept are followed.
 
 The dose grid's voxels get the mean of the Hounsfield units in them, weighted by overlap.

@@ -89,7 +89,7 @@ def _head(figure: Any, curves: Mapping[str, Checked], summary: Mapping[str, Any]
 def _foot(figure: Any, summary: Mapping[str, Any]) -> None:
     from matplotlib.patches import Rectangle
 
-    note = "one fraction, RBE 1   ·   dotted: analytic model (Bortfeld 1997, NIST PSTAR), for comparison only"
+    note = "one fraction, RBE 1   ·   dotted: analytic model, for comparison only"
     figure.text(_LEFT, 0.082, note, fontsize=8.5, color=_QUIET)
     model = f"beam model: {summary['machine']['beam_model']}"
     figure.text(_RIGHT, 0.082, model, fontsize=8.5, color=_QUIET, ha="right")

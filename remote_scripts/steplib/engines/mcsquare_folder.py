@@ -47,18 +47,18 @@ _HOW = "get it with get_mcsquare.py, which lies beside moquisim.py (it takes a w
 
 
 def default_folder() -> Path:
-    """Where MCsquare is looked for when neither parameter nor MQI_MCSQUARE names a folder."""
+    """Where MCsquare is looked for when neither parameter nor MCSQUARE_FOLDER names a folder."""
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "mqi" / "mcsquare"
     return Path.home() / ".cache" / "mqi" / "mcsquare"
 
 
 def find_program(named: str) -> Tuple[Path, Path, str]:
-    """(program, Materials, the program's SHA-256) in the folder `named`, else MQI_MCSQUARE, else the default.
+    """(program, Materials, the program's SHA-256) in the folder `named`, else MCSQUARE_FOLDER, else the default.
 
     EngineFailed with a sentence: not there, altered, or no program for this system.
     """
-    folder = Path(named or os.environ.get("MQI_MCSQUARE") or default_folder()).absolute()
+    folder = Path(named or os.environ.get("MCSQUARE_FOLDER") or default_folder()).absolute()
     if sys.platform not in _PROGRAMS:
         raise EngineFailed(
             "MCsquare has no program for this operating system: use another host for this step."
