@@ -22,6 +22,9 @@ LIMIT_S = 300.0
 
 def main() -> int:
     """The demo with the checkout's virtual environment."""
+    if sys.argv[1:2] in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
     python = ensure("steps")
     install_mcsquare(python)
     return run(python, Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "demo-output").resolve())
