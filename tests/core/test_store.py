@@ -181,9 +181,9 @@ def test_a_migration_makes_a_backup_first(tmp_path: Path, monkeypatch: pytest.Mo
     migrated = Database(path)
     assert migrated.read("SELECT colour FROM cases")[0]["colour"] == ""
     migrated.close()
-    (backup,) = tmp_path.glob("mqi.db.v1.*.bak")
+    (backup,) = tmp_path.glob(f"mqi.db.v{len(MIGRATIONS)}.*.bak")
     old = sqlite3.connect(backup)
-    assert old.execute("PRAGMA user_version").fetchone()[0] == 1
+    assert old.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
     assert old.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
     assert old.execute("SELECT count(*) FROM cases").fetchone()[0] == 1
     old.close()
