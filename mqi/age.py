@@ -15,6 +15,9 @@ from mqi.errors import DiskProblem
 from mqi.results import replace
 from mqi.store import Store
 
+# When a database that was used before came back: Unix seconds, in `meta`.
+OLDER_SINCE = "database is older since"
+
 log = logging.getLogger("mqi.age")
 
 
@@ -34,6 +37,7 @@ def notice_older_database(store: Store, note: Path) -> None:
     with store.together():
         for row in store.hosts():
             store.put_host(row.name, inventoried_at=None)
+        store.put_meta(OLDER_SINCE, str(store.now()))
     # Only now: the forgetting is committed, and survives when this process is killed here.
     note_newest_event(store, note)
 

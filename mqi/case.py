@@ -38,6 +38,7 @@ class Event(StrEnum):
     START = "start"  # sync: a job has started
     FINISH = "finish"  # sync: no job can move any more
     FORGET = "forget"  # sync or fetch: the host answered that it has no such run
+    HOST_LOST = "host lost"  # operator: the host will never tell; computed again on another
     PUBLISH = "publish"  # fetch: everything good and here
     PUBLISH_PARTIAL = "publish partial"  # fetch: what is good is here, a job had failed
     CONFIRM_CANCEL = "confirm cancel"  # submit or sync: the host has tombstoned the rest
@@ -58,20 +59,24 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (_S.SUBMITTING, _E.ACCEPT): _S.QUEUED,
     (_S.SUBMITTING, _E.REFUSE): _S.FAILED,
     (_S.SUBMITTING, _E.ADOPT): _S.COMPLETED,
+    (_S.SUBMITTING, _E.HOST_LOST): _S.NEW,
     (_S.SUBMITTING, _E.FOLDER_CHANGED): _S.WAITING,
     (_S.SUBMITTING, _E.CONFIRM_CANCEL): _S.CANCELLED,
     (_S.QUEUED, _E.START): _S.RUNNING,
     (_S.QUEUED, _E.CONFIRM_CANCEL): _S.CANCELLED,
     (_S.QUEUED, _E.FORGET): _S.FAILED,
     (_S.QUEUED, _E.ADOPT): _S.COMPLETED,
+    (_S.QUEUED, _E.HOST_LOST): _S.NEW,
     (_S.RUNNING, _E.FINISH): _S.FETCHING,
     (_S.RUNNING, _E.CONFIRM_CANCEL): _S.CANCELLED,
     (_S.RUNNING, _E.FORGET): _S.FAILED,
     (_S.RUNNING, _E.ADOPT): _S.COMPLETED,
+    (_S.RUNNING, _E.HOST_LOST): _S.NEW,
     (_S.FETCHING, _E.PUBLISH): _S.COMPLETED,
     (_S.FETCHING, _E.PUBLISH_PARTIAL): _S.FAILED,
     (_S.FETCHING, _E.FORGET): _S.FAILED,
     (_S.FETCHING, _E.ADOPT): _S.COMPLETED,
+    (_S.FETCHING, _E.HOST_LOST): _S.NEW,
     (_S.COMPLETED, _E.RETRY): _S.NEW,
     (_S.FAILED, _E.RETRY): _S.NEW,
     (_S.FAILED, _E.SKIP): _S.SKIPPED,

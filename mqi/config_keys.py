@@ -16,6 +16,7 @@ from mqi.config_shape import Choice, Duration, FilePath, OrNull, Size, Text, Who
 from mqi.config_table import Entry, Many, Named, Table
 from mqi.names import safe_name
 from mqi.settings import (
+    GpuRules,
     HostSettings,
     Logging,
     Retention,
@@ -130,6 +131,28 @@ WATCH = Table(
     target=WatchFolder,
 )
 
+GPU_RULES = Table(
+    Entry(
+        "busy_memory",
+        Size(),
+        "A GPU is in use by somebody else when more of its memory than this is used, or a program computes on "
+        "it, and it has no job of mqi; no job starts there until it is free.",
+        field="busy_memory_bytes",
+    ),
+    Entry(
+        "quarantine_after",
+        Whole(0, 1000),
+        "A GPU on which jobs of so many runs in a row failed is left out; 0: never.",
+    ),
+    Entry(
+        "quarantine",
+        Duration(60, 365 * 86400),
+        "It is left out for so long; `mqi host release NAME --gpu UUID` ends it earlier.",
+        field="quarantine_s",
+    ),
+    target=GpuRules,
+)
+
 HOST = Table(
     Entry(
         "name",
@@ -149,6 +172,7 @@ HOST = Table(
         "The Python on the host that runs the steps; empty: the one that runs mqi.",
     ),
     Entry("queue", QUEUE, "The queue that starts the jobs."),
+    Entry("gpu_rules", GPU_RULES, "When a job must not get a GPU.", default=None),
     Entry(
         "max_cases",
         Whole(1, 10_000),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mqi.config_shape import Choice, Flag, Text, Whole
+from mqi.config_shape import Choice, Flag, OrNull, Text, Whole
 from mqi.config_table import Entry, Many, OneOrMany, Table
 from mqi.settings import Group, Pueue, Queue, Slurm
 
@@ -45,6 +45,12 @@ GROUP = Table(
         ),
         "The GPUs that its jobs take, one each: none, auto (all that nvidia-smi shows; with Slurm the one that "
         "it gives), or a list of UUIDs.",
+    ),
+    Entry(
+        "max_jobs",
+        OrNull(Whole(1, 100_000)),
+        "No further case is sent to the host when it would have more jobs of this group under way; null: only "
+        "`max_cases` counts.",
     ),
     Entry("options", _SBATCH_OPTIONS, "Further options of sbatch for this group, after those of `slurm`."),
     target=Group,

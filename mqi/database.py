@@ -26,8 +26,13 @@ def _add_fractions(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def _add_host_state(connection: sqlite3.Connection) -> None:
+    for statement in _statements(_SCHEMA.with_name("schema_3.sql").read_text(encoding="utf-8")):
+        connection.execute(statement)
+
+
 # Position n brings a database from version n to n + 1. Released migrations are never edited.
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _add_fractions)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _add_fractions, _add_host_state)
 
 
 class Database:

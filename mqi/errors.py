@@ -104,6 +104,10 @@ class IntakeProblem(MqiError):
     """The folder does not hold a case that can be computed; somebody has to correct the folder."""
 
 
+# What may go wrong in talking to one host; the other hosts go on.
+HOST_ERRORS = (TemporaryProblem, AuthenticationProblem, HostRefused, ConfigurationProblem)
+
+
 def is_of_a_case(error: MqiError) -> bool:
     """True for what is wrong with one case: it shows in `status`, and the command itself has done its work."""
     return isinstance(error, IntakeProblem) or (isinstance(error, HostRefused) and error.code == "refused")

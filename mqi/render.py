@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import datetime
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from mqi.case import State
 from mqi.job import Job
-from mqi.rows import Case, EventRow, HostRow
+from mqi.rows import Case, EventRow
 
-_REASON_WIDTH = 60
+REASON_WIDTH = 60
 
 
 def iso(moment: float | None, zone: ZoneInfo) -> str | None:
@@ -131,30 +130,6 @@ def job_json(job: Job, zone: ZoneInfo) -> dict[str, Any]:
     }
 
 
-def resource_json(row: Mapping[str, Any], zone: ZoneInfo) -> dict[str, Any]:
-    """One row of `gpu_resources`."""
-    return {**row, "updated_at": iso(row["updated_at"], zone)}
-
-
-def host_json(row: HostRow, zone: ZoneInfo) -> dict[str, Any]:
-    """What is known of one host."""
-    probe = json.loads(row.probe)
-    return {
-        "name": row.name,
-        "state": "unknown" if row.failures else "answers",
-        "last_answer_at": iso(row.last_answer_at, zone),
-        "last_attempt_at": iso(row.last_attempt_at, zone),
-        "next_try_at": iso(row.next_try_at, zone),
-        "failures": row.failures,
-        "last_error": row.last_error or None,
-        "clock_skew_s": round(row.clock_skew_s, 1),
-        "disk_free": probe.get("disk_free"),
-        "disk_total": probe.get("disk_total"),
-        "load1": probe.get("load1"),
-        "queue": probe.get("queue"),
-    }
-
-
 def step_json(name: str, facts: tuple[float | None, float | None, str], zone: ZoneInfo) -> dict[str, Any]:
     """Last attempt and last success of one step."""
     attempt, success, error = facts
@@ -169,7 +144,7 @@ def step_json(name: str, facts: tuple[float | None, float | None, str], zone: Zo
 # --- tables --------------------------------------------------------------------------------------------
 
 
-def _table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
+def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
     from tabulate import tabulate
 
     # Without this, a case called 007 or 1e5 would be shown as a number.
@@ -191,76 +166,14 @@ def status_table(cases: Sequence[Case], now: float, zone: ZoneInfo, *, wide: boo
             case.pueue_group,
             clock(case.status_updated_at, now, zone),
             *([case.verdict] if judged else []),
-            one_line(full_reason(case, now, zone), 0 if wide else _REASON_WIDTH),
+            one_line(full_reason(case, now, zone), 0 if wide else REASON_WIDTH),
         ]
         for case in cases
     ]
     headers = ["id", "name", "room", "state", "step", "progress", "group", "since", "reason"]
     if judged:
         headers.insert(-1, "verdict")
-    return _table(rows, headers)
-
-
-def resources_table(rows: Sequence[Mapping[str, Any]], now: float) -> str:
-    """GPUs and groups with the age of what is known about them."""
-    lines = [
-        [
-            row["host"],
-            row["pueue_group"],
-            row["gpu"],
-            row["status"],
-            str(row["assigned_case_id"] or ""),
-            f"{row['running']} of {row['slots']}",
-            str(row["queued"]),
-            ""
-            if row["memory_used_mb"] is None
-            else f"{row['memory_used_mb']:.0f}/{row['memory_total_mb']:.0f} MB",
-            "" if row["utilisation"] is None else f"{row['utilisation']:.0f} %",
-            "" if row["temperature"] is None else f"{row['temperature']:.0f} °C",
-            span(now - row["updated_at"]) + " ago",
-        ]
-        for row in rows
-    ]
-    headers = [
-        "host",
-        "group",
-        "gpu",
-        "status",
-        "case",
-        "running",
-        "queued",
-        "memory",
-        "load",
-        "temp",
-        "known",
-    ]
-    return _table(lines, headers)
-
-
-def hosts_table(rows: Sequence[HostRow], now: float, zone: ZoneInfo) -> str:
-    """The hosts, and when they were last heard of."""
-    lines = []
-    for row in rows:
-        probe = json.loads(row.probe)
-        heard = "never" if row.last_answer_at is None else span(now - row.last_answer_at) + " ago"
-        state = "answers" if not row.failures else f"silent ({row.failures} tries)"
-        free = probe.get("disk_free")
-        queue = probe.get("queue") or {}
-        words = row.last_error or str(queue.get("message") or "")
-        if row.failures and row.next_try_at:
-            words += f"; next try at {clock(row.next_try_at, now, zone)}"
-        lines.append(
-            [
-                row.name,
-                state,
-                heard,
-                "" if free is None else f"{free / 2**30:.0f} GiB",
-                "" if probe.get("load1") is None else f"{probe['load1']:.1f}",
-                f"{row.clock_skew_s:+.0f} s" if abs(row.clock_skew_s) >= 2 else "",
-                one_line(words, _REASON_WIDTH),
-            ]
-        )
-    return _table(lines, ["host", "state", "heard", "disk free", "load", "clock", "remark"])
+    return table(rows, headers)
 
 
 def jobs_table(jobs: Sequence[Job], now: float, zone: ZoneInfo) -> str:
@@ -277,7 +190,7 @@ def jobs_table(jobs: Sequence[Job], now: float, zone: ZoneInfo) -> str:
             job.gpu,
             clock(job.started_at, now, zone),
             "-" if job.started_at is None else span((job.ended_at or now) - job.started_at),
-            one_line(job.reason or (job.message if job.ended_at is None else ""), _REASON_WIDTH),
+            one_line(job.reason or (job.message if job.ended_at is None else ""), REASON_WIDTH),
         ]
         for job in jobs
     ]
@@ -294,7 +207,7 @@ def jobs_table(jobs: Sequence[Job], now: float, zone: ZoneInfo) -> str:
         "took",
         "remark",
     ]
-    return _table(rows, headers)
+    return table(rows, headers)
 
 
 def history_table(events: Sequence[EventRow], now: float, zone: ZoneInfo) -> str:
@@ -304,12 +217,12 @@ def history_table(events: Sequence[EventRow], now: float, zone: ZoneInfo) -> str
             clock(event.at, now, zone),
             event.event,
             event.after if event.before != event.after else "",
-            one_line(event.reason, _REASON_WIDTH),
+            one_line(event.reason, REASON_WIDTH),
             event.actor,
         ]
         for event in events
     ]
-    return _table(rows, ["when", "what", "now", "reason", "who"])
+    return table(rows, ["when", "what", "now", "reason", "who"])
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> str:

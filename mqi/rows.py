@@ -167,6 +167,19 @@ class HostRow:
     last_error: str
     probe: str
     clock_skew_s: float
+    trouble: str = ""
+    boot_id: str = ""
+    restarted_at: float | None = None
+    strikes: int = 0
+    strike_reason: str = ""
+    no_cases_until: float | None = None
+    held: bool = False
+    lost_at: float | None = None
+
+
+def host_from(row: sqlite3.Row) -> HostRow:
+    """The value for one row of `SELECT * FROM hosts`."""
+    return HostRow(**{**dict(row), "held": bool(row["held"])})
 
 
 def dumps(value: object) -> str:

@@ -56,6 +56,8 @@ class Group:
     name: str
     slots: int = 1
     gpus: str | tuple[str, ...] = "none"
+    # No further case is sent when the host would have more jobs of this group under way; None: no limit.
+    max_jobs: int | None = None
     # Of sbatch, for this group alone; after the queue's own, so that they win.
     options: tuple[str, ...] = ()
 
@@ -96,6 +98,17 @@ class Queue:
 
 
 @dataclass(frozen=True)
+class GpuRules:
+    """When a job must not get a GPU that its group has."""
+
+    # More of its memory than this in use, and by no job of ours: somebody else works there.
+    busy_memory_bytes: int = 2**30
+    # Jobs of so many runs in a row failed on it (0: never) -> it is left out for so long.
+    quarantine_after: int = 3
+    quarantine_s: float = 6 * 3600.0
+
+
+@dataclass(frozen=True)
 class HostSettings:
     """An execution host. `type` "local" is this machine; `work_dir` and `python` are paths on the host."""
 
@@ -105,6 +118,7 @@ class HostSettings:
     # Runs the steps. The agent itself needs only the standard library.
     python: str = ""
     queue: Queue = field(default_factory=Queue)
+    gpu_rules: GpuRules = field(default_factory=GpuRules)
     # Cases that may be on their way there at once (submitting, queued, running).
     max_cases: int = 20
     # Uploads stop while less than this is free on the host's work disk.

@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from mqi.age import notice_older_database
-from mqi.errors import (
-    AuthenticationProblem,
-    ConfigurationProblem,
-    DiskProblem,
-    HostRefused,
-    HostUnreachable,
-    MqiError,
-    TemporaryProblem,
-)
-from mqi.host.base import Answer, Host
+from mqi.errors import HOST_ERRORS, ConfigurationProblem, HostRefused, MqiError
+from mqi.host.base import Answer, Blob, DownloadOutcome, Host, RemoteFile, UploadOutcome
+from mqi.host_state import host_state, trouble_of
+from mqi.installation import name_at, times_lost
 from mqi.policy import backoff_s, resource_rows
-from mqi.results import replace as replace_file
 from mqi.rows import Case
 from mqi.settings import HostSettings, Settings
 from mqi.store import Store
 
 log = logging.getLogger("mqi.site")
-
-_ID_WAIT_S = 10.0
 
 
 class Site:
@@ -98,25 +87,14 @@ class Site:
 
     # --- hosts ---------------------------------------------------------------------------------------
 
-    def installation(self) -> str:
-        """The id of this installation, made once. Tells this control PC from another one."""
-        path = self.settings.paths.installation
-        try:
-            known = _read_id(path)
-            if not known:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _write_id_once(path)
-                known = _read_id(path)
-            return known
-        except OSError as error:
-            raise DiskProblem(f"the installation id cannot be read or written: {error}") from error
-
     def host(self, name: str) -> Host:
         """The host with this name, connected on first use and kept for this command."""
         if name not in self._hosts:
             from mqi.host import open_host
 
-            self._hosts[name] = open_host(self.host_settings(name), self.installation())
+            self._hosts[name] = open_host(
+                self.host_settings(name), name_at(self.settings.paths.installation, name)
+            )
         return self._hosts[name]
 
     def host_settings(self, name: str) -> HostSettings:
@@ -134,21 +112,60 @@ class Site:
         row = self.store.host(name)
         if row is None or row.next_try_at is None or row.next_try_at <= self.now():
             return ""
-        return f"{row.last_error}; next try in {row.next_try_at - self.now():.0f} s"
+        return host_state(row, 0, self.now()).sentence(self.now(), self.settings.timezone)
 
     def ask(self, name: str, calls: Sequence[Mapping[str, Any]]) -> Answer:
         """Ask a host, and keep what its answer says about itself.
 
-        Raises HostUnreachable and the like after noting the failure and the time of the next try.
+        Raises one of HOST_ERRORS after noting the failure and the time of the next try.
         `answer.fresh` is False for an answer that was overtaken by a later one.
         """
         self.alive()
-        try:
+        with self._failures_noted(name):
             answer = self.host(name).ask(calls)
-        except (TemporaryProblem, AuthenticationProblem, HostRefused) as error:
-            self._note_failure(name, error)
-            raise
         return self._note_answer(name, answer)
+
+    def upload(self, name: str, blobs: Sequence[tuple[Blob, int]]) -> UploadOutcome:
+        """Send files to a host, within the time for data. Raises one of HOST_ERRORS, after a strike."""
+        with self._failures_noted(name, strike="its uploads break off"):
+            outcome = self.host(name).upload(
+                blobs, deadline=self.data_deadline(), progress=self.moved(f"to {name}")
+            )
+        if outcome.rejected:
+            self.strike(name, f"it does not take files: {outcome.rejected[0][1]}")
+        elif outcome.stored:
+            self.praise(name)
+        return outcome
+
+    def download(self, name: str, files: Sequence[RemoteFile]) -> DownloadOutcome:
+        """Fetch files from a host, within the time for data. Raises one of HOST_ERRORS."""
+        with self._failures_noted(name):
+            return self.host(name).download(
+                files, deadline=self.data_deadline(), progress=self.moved(f"from {name}")
+            )
+
+    @contextmanager
+    def _failures_noted(self, name: str, strike: str = "") -> Iterator[None]:
+        try:
+            yield
+        except HOST_ERRORS as error:
+            explained = self._explained(name, error)
+            self._note_failure(name, explained)
+            if strike:
+                self.strike(name, strike)
+            if explained is not error:
+                raise explained from error
+            raise
+
+    def _explained(self, name: str, error: MqiError) -> MqiError:
+        foreign = isinstance(error, HostRefused) and error.code == "foreign_installation"
+        if not foreign or not times_lost(self.settings.paths.installation, name):
+            return error
+        return HostRefused(
+            f"host {name} has come back with the work directory that was declared lost; its cases went to others",
+            "foreign_installation",
+            f"make sure that nothing of it runs, and remove {self.host_settings(name).work_dir} there: then it is used",
+        )
 
     def _note_failure(self, name: str, error: MqiError) -> None:
         row = self.store.host(name)
@@ -161,9 +178,9 @@ class Site:
             failures=failures,
             next_try_at=self.now() + wait_s,
             last_error=str(error),
+            trouble=trouble_of(error),
         )
-        if isinstance(error, HostUnreachable):
-            self.store.resources_unknown(name)
+        self.store.resources_unknown(name)
 
     def _note_answer(self, name: str, answer: Answer) -> Answer:
         with self.store.together():
@@ -176,6 +193,8 @@ class Site:
                 "failures": 0,
                 "next_try_at": None,
                 "last_error": "",
+                "trouble": "",
+                "lost_at": None,
             }
             if fresh:
                 columns |= {
@@ -183,7 +202,11 @@ class Site:
                     "seq": answer.seq,
                     "clock_skew_s": answer.clock_skew_s,
                     "probe": json.dumps(answer.probe),
+                    "boot_id": answer.boot_id,
                 }
+                if row is not None and row.boot_id and answer.boot_id not in ("", row.boot_id):
+                    log.warning("host %s was restarted", name)
+                    columns["restarted_at"] = self.now()
                 if not same:
                     # A work directory this database does not know: ask what it holds before using it.
                     columns["inventoried_at"] = None
@@ -192,32 +215,38 @@ class Site:
                         self.store.host_was_emptied(name)
             self.store.put_host(name, **columns)
             if fresh:
-                self.store.put_resources(name, resource_rows(answer.probe, self._case_of, self.now()))
+                rows = resource_rows(answer.probe, self._case_of, self.now(), answer.clock_skew_s)
+                self.store.put_resources(name, rows)
         return replace(answer, fresh=fresh)
+
+    # --- a host that answers, and fails all the same ---------------------------------------------------
+
+    def strike(self, name: str, why: str) -> None:
+        """The host does not do what it is asked to: no new cases go there for a time that grows. What is
+        there already is minded as ever."""
+        row = self.store.host(name)
+        strikes = (row.strikes if row else 0) + 1
+        log.warning("host %s gets no new cases for a while: %s", name, why)
+        self.store.put_host(
+            name, strikes=strikes, strike_reason=why, no_cases_until=self.now() + self._strike_wait_s(strikes)
+        )
+
+    def praise(self, name: str) -> None:
+        """The host did what it was asked to."""
+        row = self.store.host(name)
+        if row is not None and row.strikes:
+            self.store.put_host(name, strikes=0, strike_reason="", no_cases_until=None)
+
+    def trial(self, name: str) -> None:
+        """A case goes to a host after strikes: one, and no other before this one has told something."""
+        row = self.store.host(name)
+        if row is not None and row.strikes:
+            self.store.put_host(name, no_cases_until=self.now() + self._strike_wait_s(row.strikes))
+
+    def _strike_wait_s(self, strikes: int) -> float:
+        timing = self.settings.timing
+        return backoff_s(strikes, timing.backoff_first_s, timing.backoff_max_s)
 
     def _case_of(self, job_key: str) -> int | None:
         case = self.store.case_with_key(job_key.split(".", 1)[0])
         return case.case_id if case else None
-
-
-def _read_id(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return ""
-
-
-def _write_id_once(path: Path) -> None:
-    """Of several first commands one writes the id; a file that was left empty is replaced."""
-    from filelock import FileLock  # only the first command of an installation comes here
-
-    part = path.with_name(path.name + ".part")
-    # Under a lock the temporary has one name, so a killed command's is used again and none is left over.
-    with FileLock(path.with_name(path.name + ".lock"), timeout=_ID_WAIT_S):
-        if _read_id(path):
-            return  # another command was first; its id counts
-        with part.open("w", encoding="utf-8") as file:
-            file.write(secrets.token_hex(16) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        replace_file(part, path)

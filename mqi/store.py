@@ -15,14 +15,15 @@ from mqi.actor import actor
 from mqi.case import UNPROMISED, Event, State, next_state
 from mqi.database import Database
 from mqi.job import Job
-from mqi.rows import Case, EventRow, HostRow, case_from, job_from
+from mqi.rows import Case, EventRow, case_from, job_from
+from mqi.store_hosts import HostRows
 
 
 class StaleCase(Exception):
     """The case is no longer in the state that the decision was made for; read it again."""
 
 
-class Store:
+class Store(HostRows):
     """The database of one installation. `now` gives Unix seconds and is a parameter so that tests own time."""
 
     def __init__(self, path: Path, *, wait_s: float = 10.0, now: Callable[[], float] = time.time) -> None:
@@ -301,21 +302,16 @@ class Store:
             for row in self.database.read("SELECT * FROM steps")
         }
 
-    # --- hosts ---------------------------------------------------------------------------------------
+    def meta(self, key: str) -> str:
+        """A fact about the whole installation; '' when it was never noted."""
+        rows = self.database.read("SELECT value FROM meta WHERE key = ?", (key,))
+        return str(rows[0]["value"]) if rows else ""
 
-    def host(self, name: str) -> HostRow | None:
-        rows = self.database.read("SELECT * FROM hosts WHERE name = ?", (name,))
-        return HostRow(**dict(rows[0])) if rows else None
-
-    def hosts(self) -> list[HostRow]:
-        return [HostRow(**dict(row)) for row in self.database.read("SELECT * FROM hosts ORDER BY name")]
-
-    def put_host(self, name: str, **columns: object) -> None:
-        """Set what is known of a host."""
+    def put_meta(self, key: str, value: str) -> None:
         with self.database.write() as connection:
-            connection.execute("INSERT OR IGNORE INTO hosts (name) VALUES (?)", (name,))
-            assignments = ", ".join(f"{column} = ?" for column in columns)
-            connection.execute(f"UPDATE hosts SET {assignments} WHERE name = ?", (*columns.values(), name))
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    # --- hosts (their own rows: store_hosts.py) --------------------------------------------------------
 
     def host_was_emptied(self, name: str) -> None:
         """Nothing that settled or waiting cases computed on this host can be built upon any more."""
@@ -326,36 +322,11 @@ class Store:
                 (self.now(), name),
             )
 
-    def put_inventory(self, host: str, runs: Iterable[Mapping[str, Any]]) -> None:
-        """Replace what this host said that it holds."""
+    def host_was_lost(self, name: str) -> None:
+        """Nothing of settled or waiting cases is on this host, and none of them is bound to it any more."""
         with self.database.write() as connection:
-            connection.execute("DELETE FROM host_runs WHERE host = ?", (host,))
-            connection.executemany(
-                "INSERT OR REPLACE INTO host_runs VALUES (?,?,?,?)",
-                [(host, str(r["run_key"]), str(r["digest"]), str(r["state"])) for r in runs],
+            connection.execute(
+                "UPDATE cases SET purged_at = ifnull(purged_at, ?), host = '' WHERE host = ? "
+                "AND status NOT IN ('submitting', 'queued', 'running', 'fetching')",
+                (self.now(), name),
             )
-
-    def host_that_has(self, run_key: str) -> str | None:
-        """The host that held this run when it was asked for everything, if any did."""
-        rows = self.database.read("SELECT host FROM host_runs WHERE run_key = ? LIMIT 1", (run_key,))
-        return str(rows[0]["host"]) if rows else None
-
-    def put_resources(self, host: str, rows: Iterable[Mapping[str, object]]) -> None:
-        """Replace the GPU and group rows of a host."""
-        with self.database.write() as connection:
-            connection.execute("DELETE FROM gpu_resources WHERE host = ?", (host,))
-            for row in rows:
-                names = ", ".join(row)
-                connection.execute(
-                    f"INSERT INTO gpu_resources (host, {names}) VALUES (?{', ?' * len(row)})",
-                    (host, *row.values()),
-                )
-
-    def resources_unknown(self, host: str) -> None:
-        """The host is silent: what its GPUs do is not known."""
-        with self.database.write() as connection:
-            connection.execute("UPDATE gpu_resources SET status = 'unknown' WHERE host = ?", (host,))
-
-    def resources(self) -> list[dict[str, Any]]:
-        rows = self.database.read("SELECT * FROM gpu_resources ORDER BY host, pueue_group, gpu")
-        return [dict(row) for row in rows]

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mqi.alarms import alarms
+from mqi.age import OLDER_SINCE
+from mqi.alarms import NOTICED_S, alarms, notices
 from mqi.case import State
 from mqi.commands.invocation import Invocation, complete_case, find_case, invocation
 from mqi.errors import NeedsOperator, UsageProblem
@@ -20,15 +21,12 @@ from mqi.render import (
     facts,
     full_reason,
     history_table,
-    host_json,
-    hosts_table,
     iso,
     jobs_table,
-    resource_json,
-    resources_table,
     status_table,
     step_json,
 )
+from mqi.render_hosts import host_json, hosts_table, resource_json, resources_table
 from mqi.rows import Case
 from mqi.store import Store
 
@@ -113,21 +111,25 @@ def _overview(
     if hidden:
         parts.append(f"{hidden} more cases: mqi status --all")
     if resources:
-        parts.append(resources_table(resources, now))
+        parts.append(resources_table(resources, now, zone))
     if hosts:
-        parts.append(hosts_table(hosts, now, zone))
+        parts.append(hosts_table(hosts, min_free_of(invoked), now, zone))
     warnings = _warnings(invoked, store, now)
     if warnings:
         parts.append("\n".join(f"! {line}" for line in warnings))
+    said = notices(hosts, _older_since(store), now, zone)
+    if said:
+        parts.append("\n".join(said))
     value: dict[str, Any] = {"generated_at": iso(now, zone)}
     if invoked.as_json:
         jobs = store.jobs_of([case.case_id for case in cases])
         value |= {
             "cases": [case_json(case, jobs[case.case_id], now, zone) for case in cases],
             "gpu_resources": [resource_json(row, zone) for row in resources],
-            "hosts": [host_json(row, zone) for row in hosts],
+            "hosts": [host_json(row, min_free_of(invoked).get(row.name, 0), now, zone) for row in hosts],
             "steps": [step_json(name, known, zone) for name, known in store.steps().items()],
             "warnings": warnings,
+            "notices": said,
         }
     return "\n\n".join(parts), value
 
@@ -172,7 +174,21 @@ def _warnings(invoked: Invocation, store: Store, now: float) -> list[str]:
         host_names={host.name for host in settings.hosts},
         interval_s=settings.timing.interval_s,
         now=now,
+        min_free=min_free_of(invoked),
+        resources=store.resources(),
+        database_is_older=now - (_older_since(store) or 0.0) < NOTICED_S,
     )
+
+
+def _older_since(store: Store) -> float | None:
+    """When a database that was used before was put back."""
+    noted = store.meta(OLDER_SINCE)
+    return float(noted) if noted else None
+
+
+def min_free_of(invoked: Invocation) -> dict[str, int]:
+    """Host -> bytes that its work disk must have free before more is sent."""
+    return {host.name: host.min_free_bytes for host in invoked.settings.hosts}
 
 
 def _one(invoked: Invocation, store: Store, case: Case) -> tuple[str, dict[str, Any]]:

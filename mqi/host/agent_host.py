@@ -169,6 +169,11 @@ class AgentHost(ABC):
             "queue": {"type": queue.type, "groups": groups, "max_queued": queue.max_queued, **own},
             "python": self.settings.python,
             "environment": dict(self.settings.environment),
+            "gpu_rules": {
+                "busy_memory_mb": self.settings.gpu_rules.busy_memory_bytes / 2**20,
+                "quarantine_after": self.settings.gpu_rules.quarantine_after,
+                "quarantine_s": self.settings.gpu_rules.quarantine_s,
+            },
             **self._lost,
         }
 

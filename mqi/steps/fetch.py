@@ -11,7 +11,7 @@ from typing import Any
 
 from mqi import __version__, verdict
 from mqi.case import Event, State
-from mqi.errors import AuthenticationProblem, DiskProblem, HostRefused, MqiError, TemporaryProblem
+from mqi.errors import HOST_ERRORS, AuthenticationProblem, DiskProblem, MqiError, TemporaryProblem
 from mqi.host.base import RemoteFile
 from mqi.job import Job, JobState, good_of_all
 from mqi.logs import correlation
@@ -51,7 +51,7 @@ def fetch(site: Site) -> StepReport:
         if cases and not site.resting(host.name):
             try:
                 _fetch_from(site, host.name, cases, report)
-            except (TemporaryProblem, AuthenticationProblem, HostRefused) as error:
+            except HOST_ERRORS as error:
                 site.met(error)
         _release(site, host.name, report)
     purge_due(site, report)
@@ -155,9 +155,7 @@ def _download(site: Site, case: Case, layout: Mapping[str, Output], part: Path, 
         for path, output in missing.items()
     ]
     site.tell(f"fetching {len(files)} files of case {case.case_id} from {case.host}")
-    outcome = site.host(case.host).download(
-        files, deadline=site.data_deadline(), progress=site.moved(f"from {case.host}")
-    )
+    outcome = site.download(case.host, files)
     if outcome.failed:
         _file, why = outcome.failed[0]
         reason = f"{len(outcome.failed)} of {len(files)} files could not be fetched: {why}; tried again"
@@ -335,7 +333,7 @@ def _release(site: Site, host: str, report: StepReport) -> None:
     try:
         calls = [{"verb": "release", "run_key": case.run_key, "serial": case.plan_serial} for case in cases]
         answer = site.ask(host, calls)
-    except (TemporaryProblem, AuthenticationProblem, HostRefused) as error:
+    except HOST_ERRORS as error:
         site.met(error)
         return
     for case, reply in zip(cases, answer.replies, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from mqi.errors import AuthenticationProblem, HostRefused, TemporaryProblem
+from mqi.errors import HOST_ERRORS, HostRefused
 from mqi.rows import Case
 from mqi.site import Site
 from mqi.steps import StepReport
@@ -46,7 +46,7 @@ def _purge_on(site: Site, host: str, cases: Sequence[Case], report: StepReport, 
     keys = [case.run_key for case in cases]
     try:
         reply = site.ask(host, [{"verb": "purge", "run_keys": keys, "dry_run": dry_run}]).replies[0]
-    except (TemporaryProblem, AuthenticationProblem, HostRefused) as error:
+    except HOST_ERRORS as error:
         site.met(error)
         return 0
     if not reply.get("ok"):

@@ -6,32 +6,25 @@ the same bytes. What a killed run left behind is taken up by the next one on the
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mqi.age import note_newest_event
-from mqi.case import ON_HOST, Event, State
-from mqi.errors import (
-    AuthenticationProblem,
-    ConfigurationProblem,
-    HostRefused,
-    MqiError,
-    TemporaryProblem,
-)
+from mqi.case import Event, State
+from mqi.errors import HOST_ERRORS, ConfigurationProblem, HostRefused
 from mqi.host.base import Blob
 from mqi.job import JobState
 from mqi.logs import correlation
 from mqi.manifest import Manifest
 from mqi.planning import jobs_of_receipt
-from mqi.policy import HostView, choose_submissions
 from mqi.rows import Case
 from mqi.site import Site
 from mqi.steps import StepReport
 from mqi.steps.adopt import adopt_plan, adopt_receipt
-from mqi.steps.begin import attachments_of, begin, record_change, refreeze
+from mqi.steps.begin import attachments_of, record_change, refreeze
+from mqi.steps.place import no_room, place_new_cases, reply_of
 from mqi.store import StaleCase
 
 log = logging.getLogger("mqi.submit")
@@ -42,8 +35,7 @@ def submit(site: Site) -> StepReport:
     report = StepReport("submit")
     if not site.store.cases(State.NEW, State.SUBMITTING):
         return report
-    _ask_what_hosts_hold(site)
-    _begin_what_fits(site, report)
+    place_new_cases(site, report)
     note_newest_event(site.store, site.settings.paths.newest_event)
     for host in site.settings.hosts:
         # A case that an operator cancels meanwhile is seen through by sync.
@@ -52,70 +44,6 @@ def submit(site: Site) -> StepReport:
         if cases and not site.resting(host.name):
             _deliver(site, host.name, cases, report)
     return report
-
-
-def _ask_what_hosts_hold(site: Site) -> None:
-    """A new database asks every host for every run it knows, before it submits anything."""
-    for host in site.settings.hosts:
-        row = site.store.host(host.name)
-        if (row is not None and row.inventoried_at is not None) or site.resting(host.name):
-            continue
-        try:
-            answer = site.ask(host.name, [{"verb": "inventory"}])
-        except (TemporaryProblem, AuthenticationProblem, HostRefused) as error:
-            site.met(error)
-            continue
-        with site.store.together():
-            site.store.put_inventory(host.name, _reply(answer.replies[0])["runs"])
-            site.store.put_host(host.name, inventoried_at=site.now())
-
-
-def _begin_what_fits(site: Site, report: StepReport) -> None:
-    hosts = _host_views(site)
-    cases = site.store.cases(State.NEW)
-    unasked = [host.name for host in site.settings.hosts if not _inventoried(site, host.name)]
-    for place in choose_submissions(cases, hosts, site.now()):
-        case = place.case
-        site.alive()
-        with correlation(case.label):
-            try:
-                if unasked and case.run_key is None:
-                    # The silent host may hold this very run: submitting it elsewhere would double it.
-                    reason = f"host {', '.join(unasked)} has not yet told which runs it holds"
-                    _say_why(site, case, reason)
-                elif not place.host:
-                    _say_why(site, case, place.reason)
-                else:
-                    begin(site, case, place.host, report)
-            except StaleCase:
-                continue  # an operator or another run was first; the next run reads it again
-            except MqiError as error:
-                site.met(error)
-                site.store.update(case, reason=str(error), hint=error.hint, **site.later(case))
-
-
-def _say_why(site: Site, case: Case, reason: str) -> None:
-    if case.reason != reason:
-        site.store.update(case, reason=reason)
-
-
-def _inventoried(site: Site, host: str) -> bool:
-    row = site.store.host(host)
-    return row is not None and row.inventoried_at is not None
-
-
-def _host_views(site: Site) -> list[HostView]:
-    views = []
-    for host in site.settings.hosts:
-        row = site.store.host(host.name)
-        obstacle = site.resting(host.name)
-        probe = json.loads(row.probe) if row else {}
-        free = probe.get("disk_free")
-        if not obstacle and isinstance(free, int | float) and free < host.min_free_bytes:
-            obstacle = f"only {free / 2**30:.1f} GiB free on its work disk (limit: {host.min_free_bytes / 2**30:.1f})"
-        busy = len(site.store.cases(*ON_HOST[:3], host=host.name))
-        views.append(HostView(host.name, max(0, host.max_cases - busy), obstacle))
-    return views
 
 
 # --- delivery ------------------------------------------------------------------------------------------
@@ -127,7 +55,7 @@ def _deliver(site: Site, host: str, cases: Sequence[Case], report: StepReport) -
         ready = _offer(site, host, cases, report)
         ready = _upload(site, host, ready, report)
         _hand_over(site, host, [case for case, _missing in ready], report)
-    except (TemporaryProblem, AuthenticationProblem, HostRefused, ConfigurationProblem) as error:
+    except HOST_ERRORS as error:
         site.met(error)
         for case in site.store.cases(State.SUBMITTING, host=host):
             _postpone(site, case, f"{error}; mqi asks again and nothing is sent twice", error.hint)
@@ -170,7 +98,7 @@ def _offer(
     for case, raw in zip(offered, answer.replies, strict=True):
         with correlation(case.label):
             try:
-                reply = _reply(raw)
+                reply = reply_of(raw)
                 known = reply.get("known")
                 if known and _adopt(site, case, known, report):
                     continue
@@ -257,10 +185,14 @@ def _upload(
     if not wanted:
         return offered
     total = sum(blob.size - offset for blob, offset in wanted.values())
+    obstacle = no_room(site, host, total)
+    if obstacle:
+        for case, missing in offered:
+            if missing:
+                _postpone(site, case, f"{obstacle}; nothing is sent until there is room", "")
+        return [(case, missing) for case, missing in offered if not missing]
     site.tell(f"uploading {len(wanted)} files, {total / 2**20:.1f} MiB, to {host}")
-    outcome = site.host(host).upload(
-        list(wanted.values()), deadline=site.data_deadline(), progress=site.moved(f"to {host}")
-    )
+    outcome = site.upload(host, list(wanted.values()))
     stored = set(outcome.stored)
     ready = []
     for case, missing in offered:
@@ -321,7 +253,7 @@ def _hand_over(site: Site, host: str, cases: Sequence[Case], report: StepReport)
     for case, raw in zip(cases, answer.replies, strict=True):
         with correlation(case.label):
             try:
-                _settle(site, case, _reply(raw), report)
+                _settle(site, case, reply_of(raw), report)
             except HostRefused as refusal:
                 _refused(site, case, refusal, report)
             except StaleCase:
@@ -359,6 +291,7 @@ def _accepted(site: Site, case: Case) -> None:
 
 def _refused(site: Site, case: Case, refusal: HostRefused, report: StepReport) -> None:
     site.met(refusal)
+    site.strike(case.host, f"it refused a case: {refusal}")
     hint = refusal.hint or f"correct the cause, then: mqi retry {case.case_id}"
     site.store.record(case, Event.REFUSE, f"{case.host} refused it: {refusal}", hint=hint, retry=None)
     report.add("refused", f"case {case.case_id}: refused, {refusal}")
@@ -373,12 +306,3 @@ def _postpone(site: Site, case: Case, reason: str, hint: str) -> None:
 
 def _postpone_quietly(site: Site, case: Case, reason: str) -> None:
     site.store.update(case, reason=reason, next_try_at=None)
-
-
-def _reply(raw: dict[str, Any]) -> dict[str, Any]:
-    """One reply of the agent, or HostRefused."""
-    if raw.get("ok"):
-        return raw
-    raise HostRefused(
-        str(raw.get("message") or "refused"), str(raw.get("code") or ""), str(raw.get("hint") or "")
-    )

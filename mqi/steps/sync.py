@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from mqi.case import Event, State
-from mqi.errors import AuthenticationProblem, ConfigurationProblem, HostRefused, MqiError, TemporaryProblem
+from mqi.errors import HOST_ERRORS, ConfigurationProblem, MqiError
 from mqi.job import (
     ENDED,
     STARTED,
@@ -50,7 +50,7 @@ def sync(site: Site) -> StepReport:
             again = [case for case in _in_flight(site, host.name) if case.plan_serial > case.host_serial]
             if again:
                 _ask_about(site, host.name, again, report)
-        except (TemporaryProblem, AuthenticationProblem, HostRefused) as error:
+        except HOST_ERRORS as error:
             site.met(error)
     _say_lost_hosts(site)
     return report
@@ -208,6 +208,7 @@ def _observe(site: Site, case: Case, runs: Mapping[str, Any], report: StepReport
         changed = [new for new, old in zip(after, before, strict=True) if new != old]
         site.store.put_jobs(changed)
         _log_endings(changed)
+        _judge_host(site, case.host, changed)
         case = _columns_from_jobs(site, case, after)
         if case.status is State.QUEUED and any(job.state in STARTED for job in after):
             started = min((job.started_at for job in after if job.started_at), default=site.now())
@@ -265,6 +266,19 @@ def _log_endings(jobs: Sequence[Job]) -> None:
             log.info("%s is done", job.job_key)
         elif job.state in (JobState.FAILED, JobState.LOST):
             log.warning("%s: %s, exit code %s: %s", job.job_key, job.state, job.exit_code, job.reason)
+
+
+# Endings that say more about the host than about the job.
+_OF_THE_HOST = ("spawn", "gpu", "bad_input")
+
+
+def _judge_host(site: Site, host: str, changed: Sequence[Job]) -> None:
+    """A host on which jobs cannot even start must not take, and fail, one case after the other."""
+    bad = [job for job in changed if job.state is JobState.LOST or job.exit_kind in _OF_THE_HOST]
+    if any(job.state is JobState.DONE for job in changed):
+        site.praise(host)
+    elif bad:
+        site.strike(host, f"a job ended with: {bad[0].reason}")
 
 
 def _conclude(site: Site, case: Case, jobs: Sequence[Job], report: StepReport) -> None:
@@ -364,6 +378,6 @@ def _say_lost_hosts(site: Site) -> None:
             site.store.update(
                 case,
                 reason=f"its host {case.host} is not in the configuration any more",
-                hint=f"put {case.host} back below `hosts:`",
+                hint=f"put {case.host} back below `hosts:`; if it is gone for good: mqi host lost {case.host}",
                 needs_operator=1,
             )

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, List, NamedTuple, Tuple
 
-from agent import names, plans, report, results, retention, store
+from agent import gpu_care, names, plans, report, results, retention, store
 from agent.feed import feed
 from agent.files import FULL_OR_READ_ONLY, read_json_object, write_bytes, write_json
 from agent.frames import MAX_JSON, BadFrame, encode, open_input, read_header, read_json, write_frame
@@ -94,6 +94,10 @@ def _purge(context: Context, call: Call) -> Dict[str, Any]:
     return retention.purge(context.work, context.settings, context.listing, keys, dry_run=dry_run)
 
 
+def _lift(context: Context, call: Call) -> Dict[str, Any]:
+    return {"lifted": gpu_care.lift(context.work, names.gpu(call.get("gpu")))}
+
+
 def _get(context: Context, call: Call) -> Dict[str, Any]:
     return {"files": len(_wanted(call))}
 
@@ -106,7 +110,14 @@ def _wanted(call: Call) -> List[results.Wanted]:
 
 
 # Verbs that change what shall happen are served before the feed; those that tell what is, after it.
-BEFORE_FEED: Dict[str, Verb] = {"have": _have, "plan": _plan, "log": _log, "outputs": _outputs, "get": _get}
+BEFORE_FEED: Dict[str, Verb] = {
+    "have": _have,
+    "plan": _plan,
+    "log": _log,
+    "outputs": _outputs,
+    "get": _get,
+    "lift": _lift,
+}
 AFTER_FEED: Dict[str, Verb] = {
     "report": _report,
     "inventory": _inventory,
@@ -184,7 +195,7 @@ def _answer(work: Work, request: Dict[str, Any], source: BinaryIO) -> Tuple[byte
     settings = parse_settings(request.get("settings"))
     queue = open_queue(work, settings)
     work.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    query = GpuQuery()
+    query = GpuQuery(work.gpus)
     calls: List[Call] = request["calls"]
     replies: List[Dict[str, Any]] = [{} for _ in calls]
     with Lock(work.lock) as lock:

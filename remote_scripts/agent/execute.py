@@ -15,6 +15,7 @@ from typing import Any, Dict, Optional, Tuple
 from agent import names
 from agent.feed import feed_after_run
 from agent.files import fsync_folder, remove_tree, retried, unique, write_json
+from agent.gpu_care import note_job
 from agent.gpus import GpuProblem, NoGpu, take_given, take_gpu
 from agent.locks import Lock
 from agent.perform import Failure, perform
@@ -99,6 +100,8 @@ def _try_once(root: str, job_key: str, slot: bool, only_gpu: str) -> int:
         held = [lock.fd for lock in (slot_lock, gpu_lock, job_lock) if lock is not None]
         exit_ = perform(work, run, stored, job, settings, claim, held, failure)
         _write_exit(paths, exit_)
+        if gpu_lock is not None:
+            note_job(work, gpu, key.run_key, exit_, settings.gpu_rules, time.time())
     feed_after_run(work)
     return DONE if exit_["kind"] == "ok" else NOT_GOOD
 
@@ -139,8 +142,8 @@ def _take_gpu(
         return "", None
     try:
         if settings.queue_type == "slurm" and group.gpus != "none":
-            return take_given(work, os.environ.get("CUDA_VISIBLE_DEVICES", ""))
-        return take_gpu(work, group._replace(gpus=[only]) if only else group)
+            return take_given(work, os.environ.get("CUDA_VISIBLE_DEVICES", ""), settings.gpu_rules)
+        return take_gpu(work, group._replace(gpus=[only]) if only else group, settings.gpu_rules)
     except GpuProblem:
         return None
 

@@ -5,25 +5,32 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from typing import Any, Dict, List, Optional
+import time
+from typing import Any, Dict, List, Optional, Tuple
 
 from agent.feed import Fed
+from agent.gpu_care import record_of, use_of
 from agent.gpus import GpuProblem, GpuQuery
-from agent.settings import Group, Settings
+from agent.locks import is_locked
+from agent.settings import GpuRules, Group, Settings
 from agent.work import Work
 
 
 def probe(work: Work, settings: Settings, fed: Fed, query: GpuQuery) -> Dict[str, Any]:
-    """Disk (bytes), load, GPUs and queue, as far as they can be had; a part that cannot is None or empty."""
+    """Disk and memory (bytes), load, GPUs and queue, as far as they can be had; a part that cannot is None
+    or empty."""
     free, total = _disk(work)
+    memory_free, memory_total = _memory()
     try:
-        cards = query.cards()
+        cards = [_with_use(work, card, query.at, settings.gpu_rules) for card in query.cards()]
         gpu_problem = ""
     except GpuProblem as error:
         cards, gpu_problem = [], str(error)
     return {
         "disk_free": free,
         "disk_total": total,
+        "memory_free": memory_free,
+        "memory_total": memory_total,
         "load1": _load(),
         "cpus": os.cpu_count() or 1,
         "gpus": cards,
@@ -37,7 +44,30 @@ def probe(work: Work, settings: Settings, fed: Fed, query: GpuQuery) -> Dict[str
     }
 
 
-def _disk(work: Work) -> "tuple[Optional[int], Optional[int]]":
+def _with_use(work: Work, card: Dict[str, Any], at: float, rules: GpuRules) -> Dict[str, Any]:
+    """The card with who has it (see gpu_care): `use`, and why a job must not get it now, `why` and `until`."""
+    uuid = str(card["uuid"])
+    record = record_of(work, uuid)
+    # A job of ours that has left the card since nvidia-smi looked is not somebody else's.
+    told = {} if float(record.get("at") or 0.0) >= at else card
+    use = use_of(told, record, rules, is_locked(work.gpu_lock(uuid)), time.time())
+    return dict(card, use=use.state, why=use.why, until=use.until)
+
+
+def _memory() -> Tuple[Optional[int], Optional[int]]:
+    """(bytes that programs could still get, bytes in all); Linux tells, other systems do not."""
+    table = {}
+    try:
+        with open("/proc/meminfo", encoding="ascii") as stream:
+            for line in stream:
+                name, _, rest = line.partition(":")
+                table[name] = int(rest.split()[0]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return table.get("MemAvailable"), table.get("MemTotal")
+
+
+def _disk(work: Work) -> Tuple[Optional[int], Optional[int]]:
     try:
         usage = shutil.disk_usage(str(work.root))
     except OSError:
@@ -65,6 +95,7 @@ def _group(group: Group, fed: Fed, cards: List[Dict[str, Any]]) -> Dict[str, Any
     return {
         "name": group.name,
         "slots": group.slots,
+        "takes_gpus": group.gpus != "none",
         "running": len(claims),
         "queued": sum(task.job_key not in claims and not task.running for task in queued),
         "gpus": [{"uuid": uuid, "busy_job": busy.get(uuid)} for uuid in _uuids(group, cards, list(busy))],

@@ -21,6 +21,15 @@ class Group(NamedTuple):
     options: List[str]
 
 
+class GpuRules(NamedTuple):
+    """When a job must not get a card (see gpu_care): more memory than this in use by somebody else, or jobs
+    of so many runs in a row that failed on it (0: never), which leaves it out for so long."""
+
+    busy_memory_mb: float = 1024.0
+    quarantine_after: int = 3
+    quarantine_s: float = 6 * 3600.0
+
+
 class Settings(NamedTuple):
     """See the fields' remarks; times in seconds."""
 
@@ -36,6 +45,7 @@ class Settings(NamedTuple):
     kill_grace_s: float  # between SIGTERM and SIGKILL
     # Names the boot of this host; a file so that nothing but its content matters.
     boot_id_file: str
+    gpu_rules: GpuRules = GpuRules()
 
     def boot_id(self) -> str:
         """What tells this boot from others; "" where the system does not say."""
@@ -76,9 +86,21 @@ def parse_settings(raw: Any) -> Settings:
         python=_text(raw.get("python") or "", "python"),
         environment=environment,
         lost_listings=names.whole(raw.get("lost_listings", 3), "lost_listings", 1, 1000),
-        lost_after_s=_seconds(raw.get("lost_after_s", 120.0), "lost_after_s"),
-        kill_grace_s=_seconds(raw.get("kill_grace_s", 10.0), "kill_grace_s"),
+        lost_after_s=_amount(raw.get("lost_after_s", 120.0), "lost_after_s"),
+        kill_grace_s=_amount(raw.get("kill_grace_s", 10.0), "kill_grace_s"),
         boot_id_file=_text(raw.get("boot_id_file") or "/proc/sys/kernel/random/boot_id", "boot_id_file"),
+        gpu_rules=_gpu_rules(raw.get("gpu_rules") or {}),
+    )
+
+
+def _gpu_rules(raw: Any) -> GpuRules:
+    if not isinstance(raw, dict):
+        raise Refused("bad_request", "gpu_rules is not an object")
+    usual = GpuRules()
+    return GpuRules(
+        busy_memory_mb=_amount(raw.get("busy_memory_mb", usual.busy_memory_mb), "busy_memory_mb"),
+        quarantine_after=names.whole(raw.get("quarantine_after", usual.quarantine_after), "quarantine_after"),
+        quarantine_s=_amount(raw.get("quarantine_s", usual.quarantine_s), "quarantine_s"),
     )
 
 
@@ -111,7 +133,7 @@ def _text(value: Any, what: str) -> str:
     return value
 
 
-def _seconds(value: Any, what: str) -> float:
+def _amount(value: Any, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
-        raise Refused("bad_request", "%s is not a number of seconds" % what)
+        raise Refused("bad_request", "%s is not a number from 0 on" % what)
     return float(value)

@@ -20,7 +20,9 @@ PURE = {
     "policy",
     "explain",
     "alarms",
+    "host_state",
     "render",
+    "render_hosts",
     "rows",
     "settings",
     "errors",
@@ -29,7 +31,7 @@ PURE = {
     "workflow",
 }
 # Modules that touch the outside world; pure modules must not import them.
-EFFECTS = {"store", "database", "site", "lock", "logs", "results", "cli"}
+EFFECTS = {"store", "store_hosts", "installation", "database", "site", "lock", "logs", "results", "cli"}
 
 
 def imports_of(path: Path) -> set[str]:
