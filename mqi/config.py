@@ -22,6 +22,8 @@ from mqi.settings import (
     Queue,
     Retention,
     Settings,
+    Ssh,
+    SshLogin,
     Timing,
     Transfer,
     WatchFolder,
@@ -30,6 +32,7 @@ from mqi.yaml_reading import Mistake, Reading, parse
 
 CONFIG_VARIABLE = "MQI_CONFIG_PATH"
 PACKAGED_WORKFLOW = "default_qa"
+REMOTE_WORK_DIR = "~/mqi-work"
 
 
 def user_config(environ: Mapping[str, str], *, windows: bool = os.name == "nt") -> Path:
@@ -99,6 +102,8 @@ def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
 def _resolve_host(host: dict[str, Any], number: int, reading: Reading) -> None:
     """Make the paths of a host on this computer absolute, in place."""
     kind = HOST_TYPES.get(host.get("type", ""))
+    if kind is not None and not kind.on_this_computer and ("hosts", number, "work_dir") not in reading.lines:
+        host["work_dir"] = REMOTE_WORK_DIR
     if kind is None or not kind.on_this_computer:
         return
     if host.get("python") == "":
@@ -144,7 +149,11 @@ def _host(values: dict[str, Any]) -> HostSettings:
         group if isinstance(group, Group) else Group(**group)  # the default is made of Groups already
         for group in queue["groups"]
     )
-    return HostSettings(**{**values, "queue": Queue(**queue)})
+    ssh = values.get("ssh")
+    if ssh is not None:
+        jump = ssh["jump"]
+        ssh = Ssh(**{**ssh, "jump": None if jump is None else SshLogin(**jump)})
+    return HostSettings(**{**values, "queue": Queue(**queue), "ssh": ssh})
 
 
 def _problem(reading: Reading, mistakes: list[Mistake]) -> ConfigurationProblem:

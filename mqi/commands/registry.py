@@ -32,6 +32,7 @@ MODULE_OF: Mapping[str, str] = {
     "purge": "pipeline",
     "init": "setup",
     "config": "setup",
+    "host": "hosts",
     "schedule": "schedule",
 }
 

@@ -43,25 +43,22 @@ class AgentHost(ABC):
         self._scripts = ""
 
     @abstractmethod
-    def _open_channel(self, arguments: Sequence[str]) -> Channel:
-        """Starts `python -I -S` (the agent needs no site-packages) with `arguments` on the host.
+    def _open_agent(self, scripts: str) -> Channel:
+        """Starts the agent of the scripts with this hash on the host, by `python -I -S` (it needs no
+        site-packages), to serve one request in the work directory.
 
         Raises an MqiError when that cannot be done.
         """
 
     @abstractmethod
     def _deploy(self) -> str:
-        """Brings the scripts to the host unless it has them; their hash."""
-
-    @abstractmethod
-    def _path(self, *parts: str) -> str:
-        """A path below the work directory, as the host writes it."""
+        """The hash of the scripts, which `_open_agent` finds on the host or brings there."""
 
     def close(self) -> None:  # noqa: B027  # a subclass that keeps a connection ends it here
         """Nothing is kept open between requests here."""
 
     def deploy(self) -> str:
-        """The hash of the scripts, which are on the host afterwards."""
+        """The hash of the scripts that serve our requests there."""
         if not self._scripts:
             self._scripts = self._deploy()
         return self._scripts
@@ -123,7 +120,6 @@ class AgentHost(ABC):
     @contextlib.contextmanager
     def _conversation(self, calls: Sequence[Mapping[str, Any]]) -> Iterator[Conversation]:
         scripts = self.deploy()
-        agent = self._path("scripts", scripts, "agent")
         nonce = secrets.token_hex(16)
         request = framing.encode(
             {
@@ -135,7 +131,7 @@ class AgentHost(ABC):
                 "calls": list(calls),
             }
         )
-        channel = self._open_channel([agent, "request", "--work", self._path()])
+        channel = self._open_agent(scripts)
         try:
             with Watchdog(channel, self.settings.timeout_s) as watchdog:
                 conversation = Conversation(self.settings.name, channel, watchdog, nonce, len(calls))

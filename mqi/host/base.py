@@ -86,7 +86,8 @@ class Host(Protocol):
     settings: HostSettings
 
     def deploy(self) -> str:
-        """Brings the scripts there, once per content; their hash. The other methods do it by themselves."""
+        """The hash of the scripts that serve our requests there. Whichever request first finds them missing
+        brings them there."""
 
     def ask(self, calls: Sequence[Mapping[str, Any]]) -> Answer:
         """One request with these calls, and its answer."""

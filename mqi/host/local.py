@@ -65,9 +65,11 @@ class LocalHost(AgentHost):
             raise
         return target.name
 
-    def _open_channel(self, arguments: Sequence[str]) -> Channel:
+    def _open_agent(self, scripts: str) -> Channel:
+        python = self.settings.python or sys.executable
+        agent = self._path("scripts", scripts, "agent")
         return ProcessChannel(
-            [self.settings.python or sys.executable, "-I", "-S", *arguments], self.settings.name
+            [python, "-I", "-S", agent, "request", "--work", self._path()], self.settings.name
         )
 
 

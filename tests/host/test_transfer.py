@@ -12,7 +12,7 @@ import pytest
 
 from mqi.errors import DiskProblem, HostUnreachable
 from mqi.host.base import Blob, RemoteFile
-from tests.agent.bench import DIGEST, RUN, Bench, sha256
+from tests.agent.bench import DIGEST, RUN, Bench, sha256, wait_for
 
 DATA = random.Random(1).randbytes(3_000_000)
 BIG = "import random; open('big', 'wb').write(random.Random(1).randbytes(3_000_000))"
@@ -145,11 +145,14 @@ def test_upload_stops_between_files_at_its_deadline(bench: Bench) -> None:
 def test_upload_deadline_in_the_middle(bench: Bench) -> None:
     blobs = [blob(bench, f"f{number}", bytes([number]) * 400_000) for number in range(5)]
 
-    def slow(moved: int, total: int) -> None:
-        time.sleep(0.4)
+    bench.ask()  # connected: what follows is only the upload
+    deadline = time.monotonic() + 3.0
 
-    bench.host.deploy()
-    outcome = bench.host.upload([(one, 0) for one in blobs], deadline=time.monotonic() + 0.6, progress=slow)
+    def slow(moved: int, total: int) -> None:
+        if moved > blobs[0].size:
+            time.sleep(max(0.0, deadline - time.monotonic()))
+
+    outcome = bench.host.upload([(one, 0) for one in blobs], deadline=deadline, progress=slow)
     assert outcome.paused
     assert outcome.stored == tuple(one.sha256 for one in blobs[: len(outcome.stored)])
     assert 0 < len(outcome.stored) < 5
@@ -218,7 +221,8 @@ def test_download_that_breaks_off_is_continued(bench: Bench) -> None:
         bench.host.download([file], progress=interrupt)
     assert not file.target.exists()
     assert file.target.with_name("0.part~").stat().st_size > 1_000_000
-    assert not [pid for pid, argv in bench.processes() if "request" in argv]
+    # Over SSH the agent hears of it when it writes the next time.
+    wait_for(lambda: not [pid for pid, argv in bench.processes() if "request" in argv], "the agent to end")
     seen: list[tuple[int, int]] = []
     assert bench.host.download([file], progress=lambda *counts: seen.append(counts)).done == (file,)
     assert seen[0][0] > 1_000_000

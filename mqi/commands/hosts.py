@@ -1,0 +1,78 @@
+"""host trust, wheels, setup: an SSH host on its first day."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mqi.commands.invocation import Invocation, invocation
+from mqi.errors import UsageProblem
+
+if TYPE_CHECKING:
+    from mqi.settings import HostSettings, Ssh
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    group = typer.Typer(no_args_is_help=True, help="The execution hosts.")
+    group.command()(trust)
+    app.add_typer(group, name="host")
+
+
+Name = Annotated[str, typer.Argument(help="The host's name in mqi.yaml.")]
+
+
+def _settings(invoked: Invocation, name: str) -> HostSettings:
+    found = invoked.settings.host(name)
+    if found is None:
+        known = ", ".join(host.name for host in invoked.settings.hosts)
+        raise UsageProblem(f"the configuration has no host {name!r}", f"known are: {known}")
+    return found
+
+
+def _ssh(invoked: Invocation, name: str) -> Ssh:
+    settings = _settings(invoked, name)
+    if settings.ssh is None:
+        raise UsageProblem(f"host {name} is this computer; there is no key to pin")
+    return settings.ssh
+
+
+def trust(
+    context: typer.Context,
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Pin what is shown without asking.")] = False,
+    fingerprint: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Pin only this fingerprint (SHA256:…), and do not ask; with a jump host give both."
+        ),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Also replace a key that is pinned and has changed.")
+    ] = False,
+) -> None:
+    """Show the key of a host's SSH server, and of the jump host on the way there, and pin it."""
+    from mqi.host.trust import trust_all
+
+    invoked = invocation(context)
+    ssh = _ssh(invoked, name)
+
+    def agreed(question: str) -> bool:
+        if yes:
+            return True
+        if sys.stdin is None or not sys.stdin.isatty():
+            raise UsageProblem(
+                "there is nobody to ask",
+                "say --yes, or better --fingerprint SHA256:… with what the host's own says",
+            )
+        return typer.confirm(question)
+
+    def tell(line: str) -> None:
+        if not invoked.as_json:
+            typer.echo(line)
+
+    keys = trust_all(name, ssh, fingerprint or (), replace, agreed, tell)
+    if invoked.as_json:
+        invoked.print("", {"known_hosts": str(ssh.known_hosts), "keys": keys})
