@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, List, NamedTuple, Tuple
 
-from agent import names, plans, report, results, retention, store
+from agent import names, plans, report, results, retention, store, versions
 from agent.feed import feed
 from agent.files import FULL_OR_READ_ONLY, read_json_object, write_bytes, write_json
 from agent.frames import MAX_JSON, BadFrame, encode, open_input, read_header, read_json, write_frame
@@ -203,6 +203,7 @@ def _answer(work: Work, request: Dict[str, Any], source: BinaryIO) -> Tuple[byte
         _serve(BEFORE_FEED, context, calls, replies)
         fed = feed(work, settings, queue, count=True)
         _serve(AFTER_FEED, context._replace(listing=fed.listing), calls, replies)
+        versions.drop_unused(work, fed, time.time())
     for index, call in enumerate(calls):
         if not replies[index]:
             replies[index] = _no("bad_request", "no such call here: %.40r" % (call.get("verb"),))

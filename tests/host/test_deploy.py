@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from mqi.errors import TemporaryProblem
 from mqi.host.agent_host import AgentHost
 from mqi.host.deploy import content_hash, script_files
 from mqi.resources import remote_scripts
-from tests.agent.bench import Bench
+from tests.agent.bench import RUN, Bench, wait_for
 
 
 def test_the_hash_is_of_names_and_contents_only(tmp_path: Path) -> None:
@@ -81,4 +83,47 @@ def test_scripts_can_be_replaced_while_jobs_run(bench: Bench, tmp_path: Path, mo
     assert len(list((bench.work / "scripts").iterdir())) == 2
     bench.open_gate()
     assert bench.exit("two-a1")["kind"] == "ok"
+    assert bench.begun("one-a1") == bench.begun("two-a1") == 1
+
+
+def test_old_versions_go_when_nothing_needs_them(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.submit(bench.plan(bench.gated("one-a1"), bench.traced("two-a1", "one-a1")))
+    first = bench.host.deploy()
+    scripts = bench.work / "scripts"
+
+    def deploy(words: str) -> str:
+        """Another version comes, and the ones before it have not been used for two days."""
+        newer = tmp_path / words
+        shutil.copytree(remote_scripts(), newer, ignore=shutil.ignore_patterns("__pycache__"))
+        (newer / "extra.py").write_text(f"# {words}\n")
+        for module in ("local", "ssh"):
+            monkeypatch.setattr(f"mqi.host.{module}.remote_scripts", lambda: newer)
+        bench.host = bench.new_host()
+        name = _deployed(bench.host)
+        for version in scripts.iterdir():
+            if version.name != name:
+                os.utime(version, (time.time() - 2 * 86400,) * 2)
+        bench.ask()
+        return name
+
+    def versions() -> set[str]:
+        return {path.name for path in scripts.iterdir()}
+
+    bench.wait_state("one-a1", "running")
+    second = deploy("second")
+    assert versions() == {first, second}  # a job runs, another waits, and their plan names it
+    third = deploy("third")
+    assert versions() == {first, second, third}  # while anything runs, nobody knows what was started from which
+    bench.open_gate()
+    assert bench.exit("two-a1")["kind"] == "ok"
+    wait_for(lambda: not bench.runners(), "the runner to end")
+    bench.ask()
+    assert versions() == {first, third}  # its plan may still be carried on
+    assert bench.ask({"verb": "release", "run_key": RUN, "serial": 1})[0]["ok"]
+    bench.ask()
+    assert versions() == {third}
+    # One that was used today may be another command's that is under way.
+    (scripts / ("a" * 32)).mkdir()
+    bench.ask()
+    assert versions() == {third, "a" * 32}
     assert bench.begun("one-a1") == bench.begun("two-a1") == 1
