@@ -235,6 +235,8 @@ def explanation(error: Exception, what: str, host: str, login: SshLogin) -> MqiE
 
 
 def _words(error: Exception) -> str:
+    if isinstance(error, EOFError):
+        return "the connection was ended"
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(said).split())[:200]
 

@@ -125,7 +125,7 @@ class Sshd:
     def counts(self) -> tuple[int, int]:
         """(logins, execs) so far, from its log."""
         log = self.log()
-        return len(re.findall(r"^Accepted ", log, re.M)), len(re.findall(r"^Starting session: ", log, re.M))
+        return len(re.findall(r"^Accepted (?:publickey|password) ", log, re.M)), len(re.findall(r"^Starting session: ", log, re.M))
 
     def trust(self, port: int = 0) -> None:
         """Pins its key, as `mqi host trust` would."""
