@@ -16,6 +16,7 @@ from mqi.host import download, framing, upload
 from mqi.host.base import Answer, Blob, DownloadOutcome, Progress, RemoteFile, UploadOutcome
 from mqi.host.channel import Channel, Watchdog
 from mqi.host.conversation import PROTOCOL, Conversation, refusal
+from mqi.host.pace import Pace
 from mqi.settings import HostSettings
 
 # A job is lost after this many listings without it, over this long by the host's clock.
@@ -79,7 +80,9 @@ class AgentHost(ABC):
         progress: Progress | None = None,
     ) -> UploadOutcome:
         """Sends files in few requests, one stream each."""
-        tally = upload.Tally(sum(blob.size - offset for blob, offset in blobs), deadline, progress)
+        tally = upload.Tally(
+            sum(blob.size - offset for blob, offset in blobs), deadline, progress, Pace(self.settings.bandwidth)
+        )
         for batch in _batches(blobs):
             if tally.late():
                 break
@@ -104,7 +107,9 @@ class AgentHost(ABC):
         progress: Progress | None = None,
     ) -> DownloadOutcome:
         """Fetches files in few requests, one stream each, and verifies every byte."""
-        tally = download.Tally(sum(one.size for one in files), deadline, progress)
+        tally = download.Tally(
+            sum(one.size for one in files), deadline, progress, Pace(self.settings.bandwidth)
+        )
         for batch in _batches(files):
             if tally.late():
                 break

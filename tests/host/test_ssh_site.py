@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,7 +74,7 @@ def test_a_changed_key_stops_everything(site: Installation, own_sshd: Sshd) -> N
     assert "CHANGED" in site.run("status").stdout
     assert "--replace" in site.run("host", "trust", "here", "--yes", code=77).stderr
     site.run("host", "trust", "here", "--yes", "--replace")
-    site.cycle_until("completed")
+    site.run("sync")
 
 
 def test_through_a_jump_host(tmp_path: Path, own_sshd: Sshd) -> None:
@@ -89,10 +88,32 @@ def test_through_a_jump_host(tmp_path: Path, own_sshd: Sshd) -> None:
         keys = [fingerprint_of(server.folder / "host_key.pub") for server in (own_sshd, behind)]
         site.run("host", "trust", "here", "--fingerprint", keys[0], code=77)  # the jump host's alone
         site.run("host", "trust", "here", "--fingerprint", keys[0], "--fingerprint", keys[1])
-        site.sample()
-        site.cycle_until("completed")
+        site.run("sync")
         assert own_sshd.counts()[1] == 0
-        shutil.rmtree(own_sshd.folder / "home")
+        assert behind.counts() == (1, 1)
     finally:
         site.stop_everything()
         behind.stop()
+
+
+def test_what_is_going_on_is_said_in_status(site: Installation, own_sshd: Sshd, tmp_path: Path) -> None:
+    site.run("host", "trust", "here", "--yes")
+    site.run("sync")
+    # A second control PC with the same work directory, by mistake: it may not touch anything there.
+    other = install_far(tmp_path / "other", own_sshd)
+    config = (other.root / "mqi.yaml").read_text(encoding="utf-8")
+    config = config.replace(str(other.root / "work"), str(site.root / "work"))
+    (other.root / "mqi.yaml").write_text(config, encoding="utf-8")
+    other.run("host", "trust", "here", "--yes")
+    assert "belongs to another installation" in other.run("sync", code=78).stderr
+    assert "belongs to another installation" in other.run("status").stdout
+    # The server is gone: silence, which is tried again.
+    site.sample()
+    site.run("scan")
+    own_sshd.stop()
+    assert "Connection refused" in site.run("cycle", code=75).stderr
+    assert "Connection refused" in site.run("status").stdout
+    own_sshd.start()
+    site.cycle_until("completed")
+    assert len(site.ledger()) == len(set(site.ledger())) == 3
+    assert "Connection refused" not in site.run("status", "--all").stdout

@@ -12,6 +12,7 @@ import pytest
 
 from mqi.errors import DiskProblem, HostUnreachable
 from mqi.host.base import Blob, RemoteFile
+from mqi.host.pace import Pace
 from tests.agent.bench import DIGEST, RUN, Bench, sha256, wait_for
 
 DATA = random.Random(1).randbytes(3_000_000)
@@ -293,3 +294,40 @@ def test_killed_agent_is_silence(bench: Bench) -> None:
     with pytest.raises(HostUnreachable):
         bench.host.upload([(one, 0)], progress=slow)
     assert missing(bench, one)[one.sha256] <= one.size
+
+
+# --- not too fast
+
+
+def test_a_limit_to_the_bandwidth(bench: Bench) -> None:
+    file = results(bench, BIG)[0]
+    one = blob(bench, "a", DATA)
+    slow = bench.new_host(bandwidth=2_000_000)
+    slow.ask([])
+    started = time.monotonic()
+    assert slow.upload([(one, 0)]).stored == (one.sha256,)
+    assert time.monotonic() - started > 1.2
+    started = time.monotonic()
+    assert slow.download([file]).done == (file,)
+    assert time.monotonic() - started > 1.2
+
+
+def test_the_pace_is_kept_on_average_without_credit() -> None:
+    clock = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal clock
+        clock += seconds
+
+    pace = Pace(1000_000, lambda: clock, sleep)
+    assert pace.chunk == 200_000
+    for _ in range(50):
+        pace.spent(100_000)
+    assert 4.7 <= clock <= 5.0
+    clock += 100.0  # a pause is not made up for
+    before = clock
+    for _ in range(20):
+        pace.spent(100_000)
+    assert 1.7 <= clock - before <= 2.0
+    assert Pace(None).chunk == 2**20
+    assert Pace(1).chunk == 2**12
