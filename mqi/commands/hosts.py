@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +19,8 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     group = typer.Typer(no_args_is_help=True, help="The execution hosts.")
     group.command()(trust)
+    group.command()(wheels)
+    group.command()(setup)
     app.add_typer(group, name="host")
 
 
@@ -76,3 +79,49 @@ def trust(
     keys = trust_all(name, ssh, fingerprint or (), replace, agreed, tell)
     if invoked.as_json:
         invoked.print("", {"known_hosts": str(ssh.known_hosts), "keys": keys})
+
+
+def wheels(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="The folder that they go to.")],
+    python: Annotated[
+        str, typer.Option(help="The version of the host's Python; default: that of the one that runs mqi.")
+    ] = "",
+    platform: Annotated[
+        list[str] | None, typer.Option(help="The host's platform in pip's words; default: Linux on x86-64.")
+    ] = None,
+) -> None:
+    """Collect the packages that the steps need, where there is a network, for hosts that have none."""
+    from mqi.host.wheels import PLATFORMS, collect
+
+    invoked = invocation(context)
+    version = python or f"{sys.version_info.major}.{sys.version_info.minor}"
+    names = collect(folder, version, platform or PLATFORMS)
+    lines = [
+        *names,
+        f"{len(names)} wheels for Python {version} in {folder}; next: mqi host setup NAME --wheels {folder}",
+    ]
+    invoked.print("\n".join(lines), {"folder": str(folder), "python": version, "wheels": names})
+
+
+def setup(
+    context: typer.Context,
+    name: Name,
+    wheels: Annotated[Path, typer.Option(help="The folder that `mqi host wheels` made.")],
+) -> None:
+    """Build the Python environment of the steps on a host from a folder of wheels; it needs no network."""
+    from mqi.host.wheels import imports_of, read_folder
+
+    invoked = invocation(context)
+    settings = _settings(invoked, name)
+    found, requirements = read_folder(wheels)
+    with invoked.site() as site:
+        said = site.host(name).set_up(found, requirements, imports_of(requirements), site.tell)
+    packages = sorted((said.get("packages") or {}).items(), key=lambda one: one[0].lower())
+    lines = [f"Python {said['python']}", *(f"{package} {version}" for package, version in packages)]
+    lines.append(f"host {name}: new jobs use the environment {said['environment']}")
+    if settings.python:
+        lines.append(
+            f"but mqi.yaml names another Python for its steps: {settings.python}; remove that to use it"
+        )
+    invoked.print("\n".join(lines), said)

@@ -44,9 +44,9 @@ class SshHost(AgentHost):
         self._folder = remote_scripts()
         return content_hash(self._folder)
 
-    def _open_agent(self, scripts: str) -> Channel:
+    def _open_agent(self, scripts: str, entry: str) -> Channel:
         line = self._connected()
-        channel = SshChannel(line.stream(self._command("request")), line.cut)
+        channel = SshChannel(line.stream(self._command(entry)), line.cut)
         try:
             with Watchdog(channel, 2 * self._ssh.connect_timeout_s) as watchdog:
                 self._boot(channel, watchdog, scripts)
@@ -68,8 +68,8 @@ class SshHost(AgentHost):
             self._line.close()
             self._line = None
 
-    def _command(self, verb: str) -> str:
-        return f'{shell_path(self._ssh.python)} -I -S -c "{STAGE}" {verb} --work {shlex.quote(self.settings.work_dir)}'
+    def _command(self, entry: str) -> str:
+        return f'{shell_path(self._ssh.python)} -I -S -c "{STAGE}" {entry} --work {shlex.quote(self.settings.work_dir)}'
 
     # --- from the login shell to the agent -------------------------------------------------------------
 

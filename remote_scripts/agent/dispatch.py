@@ -140,6 +140,21 @@ def serve(root: str) -> int:
     return 0
 
 
+def serve_environment(root: str) -> int:
+    """Serves one request for the steps' environment; 0 when the client got an answer, of whichever kind."""
+    from agent import environment
+
+    output = _private_output()
+    try:
+        try:
+            environment.serve(Work(root), open_input(0, IDLE_S), output)
+        except (Refused, BadFrame, OSError, ValueError, KeyError, TypeError) as error:
+            return _refuse(output, "-", error)
+    except BrokenPipeError:
+        return 1  # the client has gone; what is half built is built anew the next time
+    return 0
+
+
 def _private_output() -> BinaryIO:
     """Our stdout; whatever else writes to file descriptor 1 from now on goes to stderr."""
     sys.stdout.flush()
