@@ -24,6 +24,8 @@ from mqi.settings import (
     Retention,
     Settings,
     Slurm,
+    Ssh,
+    SshLogin,
     Timing,
     Transfer,
     WatchFolder,
@@ -32,6 +34,7 @@ from mqi.yaml_reading import Mistake, Reading, parse
 
 CONFIG_VARIABLE = "MQI_CONFIG_PATH"
 PACKAGED_WORKFLOW = "default_qa"
+REMOTE_WORK_DIR = "~/mqi-work"
 
 
 def user_config(environ: Mapping[str, str], *, windows: bool = os.name == "nt") -> Path:
@@ -111,6 +114,8 @@ def _fill_layout(watch: dict[str, Any], number: int, reading: Reading) -> None:
 def _resolve_host(host: dict[str, Any], number: int, reading: Reading) -> None:
     """Make the paths of a host on this computer absolute, in place."""
     kind = HOST_TYPES.get(host.get("type", ""))
+    if kind is not None and not kind.on_this_computer and ("hosts", number, "work_dir") not in reading.lines:
+        host["work_dir"] = REMOTE_WORK_DIR
     if kind is None or not kind.on_this_computer:
         return
     if host.get("python") == "":
@@ -157,7 +162,11 @@ def _host(values: dict[str, Any]) -> HostSettings:
         for group in queue["groups"]
     )
     queue["pueue"], queue["slurm"] = Pueue(**queue["pueue"]), Slurm(**queue["slurm"])
-    return HostSettings(**{**values, "queue": Queue(**queue)})
+    ssh = values.get("ssh")
+    if ssh is not None:
+        jump = ssh["jump"]
+        ssh = Ssh(**{**ssh, "jump": None if jump is None else SshLogin(**jump)})
+    return HostSettings(**{**values, "queue": Queue(**queue), "ssh": ssh})
 
 
 def _problem(reading: Reading, mistakes: list[Mistake]) -> ConfigurationProblem:

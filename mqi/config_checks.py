@@ -25,6 +25,7 @@ def check(values: Values, reading: Reading) -> list[Mistake]:
     _check_timezone(values, reading)
     _check_unique(values, reading)
     _check_folders(values, reading)
+    _check_ssh(values, reading)
     _check_watch(values, reading)
     _check_queues(values, reading)
     timing = values.get("timing", {})
@@ -114,6 +115,29 @@ def _check_folders(values: Values, reading: Reading) -> None:
             both = "work folder" in noun and ("work folder" in other_noun or "results" in other_noun)
             if both and (_within(folder, other) or _within(other, folder)):
                 reading.wrong(place, f"{noun} overlaps {other_noun} ({other})")
+
+
+def _check_ssh(values: Values, reading: Reading) -> None:
+    for key, host in _numbered(values, "hosts"):
+        kind, given = host.get("type"), host.get("ssh")
+        if kind == "ssh" and "ssh" in host and given is None:
+            reading.wrong(
+                (*key, "ssh"), "is missing: how the host is reached, at least {address: …, user: …}"
+            )
+        if kind == "local" and given is not None:
+            reading.wrong((*key, "ssh"), "is for a host of `type: ssh`")
+        if kind != "ssh" or given is None:
+            continue
+        for path in ("work_dir", "python"):
+            text = str(host.get(path, "/"))
+            if text.startswith(("/", "~/")) or (path == "python" and "/" not in text):
+                continue
+            what = "begin with / or with ~/" + (", or be a command" if path == "python" else "")
+            reading.wrong((*key, path), f"must {what}: it is a path on the host")
+        for place, login in (((*key, "ssh"), given), ((*key, "ssh", "jump"), given.get("jump"))):
+            ways = ("key", "secret", "agent")
+            if login and all(way in login and not login[way] for way in ways):
+                reading.wrong(place, "has neither `key` nor `secret` nor `agent`: nothing to log in with")
 
 
 def _within(path: Path, folder: Path) -> bool:

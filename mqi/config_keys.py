@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mqi.config_queue_keys import PLAIN_NAME, QUEUE
-from mqi.config_shape import Choice, Duration, FilePath, OrNull, Size, Text, Whole
+from mqi.config_shape import Choice, Duration, FilePath, Flag, OrNull, Size, Text, Whole
 from mqi.config_table import Entry, Many, Named, Table
 from mqi.names import safe_name
 from mqi.settings import (
@@ -20,6 +20,8 @@ from mqi.settings import (
     HostSettings,
     Logging,
     Retention,
+    Ssh,
+    SshLogin,
     Timing,
     Transfer,
     WatchFolder,
@@ -43,6 +45,7 @@ class HostType:
 
 HOST_TYPES = {
     "local": HostType(on_this_computer=True),
+    "ssh": HostType(on_this_computer=False),
 }
 
 
@@ -153,23 +156,80 @@ GPU_RULES = Table(
     target=GpuRules,
 )
 
+LOGIN = (
+    Entry(
+        "address",
+        Text("a host name or an address", pattern=r"^[A-Za-z0-9][A-Za-z0-9._:%-]*$"),
+        "Its name or address in the network.",
+    ),
+    Entry("user", Text("a user's name", pattern=r"^[^\s@:/-][^\s@:/]*$"), "The user to log in as."),
+    Entry("port", Whole(1, 65535), "The port of its SSH server."),
+    Entry("key", OrNull(FilePath()), "The private key file to log in with; null: no key file."),
+    Entry(
+        "secret",
+        OrNull(
+            Text("`env:VARIABLE` or `keyring:SERVICE`", pattern=r"^(env|keyring):[^\s:]+$", fixed=True),
+        ),
+        "Where the passphrase of the key file, or without a key file the password, comes from: an "
+        "environment variable (`env:NAME`) or the keyring of this computer (`keyring:SERVICE`, needs "
+        "mqi[keyring]); null: there is none.",
+    ),
+    Entry("agent", Flag(), "Whether the keys of a running SSH agent may be used too."),
+)
+JUMP = Table(*LOGIN, target=SshLogin)
+SSH = Table(
+    *LOGIN,
+    Entry(
+        "jump", OrNull(JUMP), "A computer through which the host is reached; null: directly.", default=None
+    ),
+    Entry(
+        "known_hosts",
+        FilePath(),
+        "The file of the pinned host keys, which `mqi host trust` writes; the user's own is never read.",
+        default="mqi.known_hosts",
+    ),
+    Entry("python", Text("a program"), "The Python on the host (3.8 or later) that runs mqi's agent."),
+    Entry(
+        "connect_timeout",
+        Duration(1, 600),
+        "A host that does not let us in, or start the agent, within this time is silent.",
+        field="connect_timeout_s",
+    ),
+    Entry(
+        "keepalive",
+        Duration(0, 3600),
+        "A sign of life is sent on a connection this often, for firewalls that forget quiet ones; 0: never.",
+        field="keepalive_s",
+    ),
+    target=Ssh,
+)
+
 HOST = Table(
     Entry(
         "name",
         Text("a name of a-z, 0-9, _ and -", pattern=PLAIN_NAME, fixed=True),
         "The host's name, as `mqi status` shows it; it stays with its cases, so do not change it later.",
     ),
-    Entry("type", Choice(tuple(HOST_TYPES)), "`local` is this computer."),
+    Entry("type", Choice(tuple(HOST_TYPES)), "`local` is this computer, `ssh` one that is reached by SSH."),
     Entry(
         "work_dir",
         Text("a folder on the host"),
-        "The folder on the host for scripts, inputs and running jobs, on a local disk.",
+        "The folder on the host for scripts, inputs and running jobs, on a local disk of the host. On an SSH "
+        "host it begins with / or with ~/, the home folder there (default: ~/mqi-work).",
         default="data/work",
     ),
     Entry(
         "python",
         Text("a program", may_be_empty=True),
-        "The Python on the host that runs the steps; empty: the one that runs mqi.",
+        "The Python on the host that runs the steps; empty: the one that runs mqi, on an SSH host the one that "
+        "`mqi host setup` made.",
+    ),
+    Entry(
+        "ssh",
+        OrNull(SSH),
+        "How a host of `type: ssh` is reached, such as {address: qa-gpu, user: mqi, key: id_mqi}; the schema has "
+        "all keys: port, secret, agent, jump, known_hosts, python, connect_timeout, keepalive.",
+        default=None,
     ),
     Entry("queue", QUEUE, "The queue that starts the jobs."),
     Entry("gpu_rules", GPU_RULES, "When a job must not get a GPU.", default=None),
@@ -189,6 +249,11 @@ HOST = Table(
         Duration(1, 86400),
         "A host that is silent for this long has not answered; it is asked again later.",
         field="timeout_s",
+    ),
+    Entry(
+        "bandwidth",
+        OrNull(Size(16 * 2**10)),
+        "Data moves to and from this host at most this fast, in bytes a second, such as 20 MB; null: no limit.",
     ),
     Entry(
         "environment",

@@ -109,6 +109,37 @@ class GpuRules:
 
 
 @dataclass(frozen=True)
+class SshLogin:
+    """A computer that is reached by SSH, and who we are there."""
+
+    address: str
+    user: str
+    port: int = 22
+    # The private key; None: no key file.
+    key: Path | None = None
+    # Where the passphrase of the key file, or without one the password, comes from: `env:NAME` or
+    # `keyring:SERVICE`. None: there is none.
+    secret: str | None = None
+    # Whether the keys of a running SSH agent may be used.
+    agent: bool = False
+
+
+@dataclass(frozen=True)
+class Ssh(SshLogin):
+    """How an SSH host is reached."""
+
+    # A computer on the way, through which the connection to the host goes.
+    jump: SshLogin | None = None
+    # The pinned host keys, in the format of OpenSSH; written by `mqi host trust`.
+    known_hosts: Path = Path("mqi.known_hosts")
+    # Runs the agent. The steps have a Python of their own (`HostSettings.python`).
+    python: str = "python3"
+    # For each of: the TCP connection, the server's banner, the login, the start of the agent.
+    connect_timeout_s: float = 15.0
+    keepalive_s: float = 15.0
+
+
+@dataclass(frozen=True)
 class HostSettings:
     """An execution host. `type` "local" is this machine; `work_dir` and `python` are paths on the host."""
 
@@ -125,7 +156,11 @@ class HostSettings:
     min_free_bytes: int = 5 * 2**30
     # Without an answer for this long, a request counts as lost.
     timeout_s: float = 120.0
+    # Data moves at most this fast, each way, in bytes a second; None: as fast as it goes.
+    bandwidth: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    # For `type` "ssh".
+    ssh: Ssh | None = None
 
 
 @dataclass(frozen=True)

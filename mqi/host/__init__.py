@@ -16,8 +16,15 @@ def _local(settings: HostSettings, installation: str) -> Host:
     return LocalHost(settings, installation)
 
 
+def _ssh(settings: HostSettings, installation: str) -> Host:
+    from mqi.host.ssh import SshHost
+
+    return SshHost(settings, installation)
+
+
 TYPES: dict[str, Callable[[HostSettings, str], Host]] = {
     "local": _local,
+    "ssh": _ssh,
 }
 
 

@@ -10,13 +10,15 @@ import dataclasses
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from mqi.errors import HostRefused
 from mqi.host import download, framing, upload
-from mqi.host.base import Answer, Blob, DownloadOutcome, Progress, RemoteFile, UploadOutcome
+from mqi.host.base import Answer, Blob, DownloadOutcome, Progress, RemoteFile, UploadOutcome, Wheel
 from mqi.host.channel import Channel, Watchdog
 from mqi.host.conversation import PROTOCOL, Conversation, refusal
+from mqi.host.pace import Pace
 from mqi.settings import HostSettings
 
 # A job is lost after this many listings without it, over this long by the host's clock.
@@ -44,25 +46,22 @@ class AgentHost(ABC):
         self._scripts = ""
 
     @abstractmethod
-    def _open_channel(self, arguments: Sequence[str]) -> Channel:
-        """Starts `python -I -S` (the agent needs no site-packages) with `arguments` on the host.
+    def _open_agent(self, scripts: str, entry: str) -> Channel:
+        """Starts the agent of the scripts with this hash on the host, by `python -I -S` (it needs no
+        site-packages), to serve one request in the work directory; `entry` is its entry point.
 
         Raises an MqiError when that cannot be done.
         """
 
     @abstractmethod
     def _deploy(self) -> str:
-        """Brings the scripts to the host unless it has them; their hash."""
-
-    @abstractmethod
-    def _path(self, *parts: str) -> str:
-        """A path below the work directory, as the host writes it."""
+        """The hash of the scripts, which `_open_agent` finds on the host or brings there."""
 
     def close(self) -> None:  # noqa: B027  # a subclass that keeps a connection ends it here
         """Nothing is kept open between requests here."""
 
     def deploy(self) -> str:
-        """The hash of the scripts, which are on the host afterwards."""
+        """The hash of the scripts that serve our requests there."""
         if not self._scripts:
             self._scripts = self._deploy()
         return self._scripts
@@ -83,7 +82,12 @@ class AgentHost(ABC):
         progress: Progress | None = None,
     ) -> UploadOutcome:
         """Sends files in few requests, one stream each."""
-        tally = upload.Tally(sum(blob.size - offset for blob, offset in blobs), deadline, progress)
+        tally = upload.Tally(
+            sum(blob.size - offset for blob, offset in blobs),
+            deadline,
+            progress,
+            Pace(self.settings.bandwidth),
+        )
         for batch in _batches(blobs):
             if tally.late():
                 break
@@ -108,7 +112,9 @@ class AgentHost(ABC):
         progress: Progress | None = None,
     ) -> DownloadOutcome:
         """Fetches files in few requests, one stream each, and verifies every byte."""
-        tally = download.Tally(sum(one.size for one in files), deadline, progress)
+        tally = download.Tally(
+            sum(one.size for one in files), deadline, progress, Pace(self.settings.bandwidth)
+        )
         for batch in _batches(files):
             if tally.late():
                 break
@@ -121,27 +127,71 @@ class AgentHost(ABC):
                 conversation.expect_end()
         return tally.outcome()
 
+    def set_up(
+        self,
+        wheels: Sequence[Wheel],
+        requirements: Sequence[str],
+        imports: Sequence[str],
+        tell: Callable[[str], None],
+    ) -> dict[str, Any]:
+        """Asks first, so that only missing wheels travel, and none when the environment is there."""
+        request = {
+            "wheels": [[wheel.name, wheel.blob.sha256, wheel.blob.size] for wheel in wheels],
+            "requirements": list(requirements),
+            "imports": list(imports),
+        }
+        said = self._environment(request, tell)
+        if "missing" in said:
+            blobs = {wheel.blob.sha256: wheel.blob for wheel in wheels}
+            wanted = [(blobs[sha256], int(offset)) for sha256, offset in said["missing"] if sha256 in blobs]
+            tell(f"sending {len(wanted)} wheels, {sum(blob.size for blob, _ in wanted) / 2**20:.0f} MiB")
+            self.upload(wanted)
+            said = self._environment(request, tell)
+        if "environment" not in said:
+            raise HostRefused(
+                f"host {self.settings.name} did not take all wheels", "environment", "try again"
+            )
+        return said
+
+    def _environment(self, request: Mapping[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
+        with self._spoken("environment", request, 0) as conversation:
+            conversation.end_request()
+            conversation.skip_to_answer()
+            while True:
+                kind, length = conversation.header()
+                if kind not in ("J", "X"):
+                    raise framing.Garbled("the answer does not begin with a message")
+                said = conversation.message(length)
+                if kind == "X":
+                    raise refusal(self.settings.name, said)
+                if "progress" not in said:
+                    return said
+                tell(str(said["progress"])[:200])
+
     @contextlib.contextmanager
     def _conversation(self, calls: Sequence[Mapping[str, Any]]) -> Iterator[Conversation]:
+        request = {
+            "protocol": PROTOCOL,
+            "installation": self._installation,
+            "now": time.time(),
+            "settings": self._request_settings(),
+            "calls": list(calls),
+        }
+        with self._spoken("request", request, len(calls)) as conversation:
+            yield conversation
+
+    @contextlib.contextmanager
+    def _spoken(self, entry: str, request: Mapping[str, Any], calls: int) -> Iterator[Conversation]:
+        """The conversation that begins with `request`."""
         scripts = self.deploy()
-        agent = self._path("scripts", scripts, "agent")
         nonce = secrets.token_hex(16)
-        request = framing.encode(
-            {
-                "protocol": PROTOCOL,
-                "nonce": nonce,
-                "installation": self._installation,
-                "now": time.time(),
-                "settings": self._request_settings(),
-                "calls": list(calls),
-            }
-        )
-        channel = self._open_channel([agent, "request", "--work", self._path()])
+        message = framing.encode({"nonce": nonce, **request})
+        channel = self._open_agent(scripts, entry)
         try:
             with Watchdog(channel, self.settings.timeout_s) as watchdog:
-                conversation = Conversation(self.settings.name, channel, watchdog, nonce, len(calls))
+                conversation = Conversation(self.settings.name, channel, watchdog, nonce, calls)
                 try:
-                    conversation.write(request, frame="J")
+                    conversation.write(message, frame="J")
                     yield conversation
                 except framing.Garbled as error:
                     raise conversation.unreachable(str(error)) from error

@@ -41,6 +41,14 @@ class Blob:
 
 
 @dataclass(frozen=True)
+class Wheel:
+    """A Python package in a local file: the file's name, and its bytes."""
+
+    name: str
+    blob: Blob
+
+
+@dataclass(frozen=True)
 class RemoteFile:
     """An output of a job, and the local file that it becomes (final name; its folder need not exist)."""
 
@@ -86,7 +94,8 @@ class Host(Protocol):
     settings: HostSettings
 
     def deploy(self) -> str:
-        """Brings the scripts there, once per content; their hash. The other methods do it by themselves."""
+        """The hash of the scripts that serve our requests there. Whichever request first finds them missing
+        brings them there."""
 
     def ask(self, calls: Sequence[Mapping[str, Any]]) -> Answer:
         """One request with these calls, and its answer."""
@@ -108,6 +117,16 @@ class Host(Protocol):
         progress: Progress | None = None,
     ) -> DownloadOutcome:
         """Fetches files; each appears under its target's name only when its bytes are verified."""
+
+    def set_up(
+        self,
+        wheels: Sequence[Wheel],
+        requirements: Sequence[str],
+        imports: Sequence[str],
+        tell: Callable[[str], None],
+    ) -> dict[str, Any]:
+        """Builds the Python environment of the steps there from `wheels`, and tries to import `imports` in it;
+        {"environment", "python", "packages"}. Repeatable. Raises HostRefused when it cannot be built."""
 
     def close(self) -> None:
         """Ends the connection, if there is one."""

@@ -53,9 +53,13 @@ class Conversation:
         except (OSError, ValueError):
             self.deaf = True
 
+    def skip_to_answer(self) -> None:
+        """Reads past whatever is said before the answer. Raises Garbled."""
+        framing.skip_noise(self._channel.stdout, self._nonce)
+
     def answer(self) -> Answer:
         """The agent's reply. Raises Garbled, HostRefused or TemporaryProblem."""
-        framing.skip_noise(self._channel.stdout, self._nonce)
+        self.skip_to_answer()
         kind, length = self.header()
         if kind not in ("J", "X"):
             raise framing.Garbled("the answer does not begin with a message")
@@ -90,6 +94,7 @@ class Conversation:
 
     def message(self, length: int) -> dict[str, Any]:
         """The object of a J frame whose header was just read. Raises Garbled."""
+        self._watchdog.beat()
         return framing.read_object(self._channel.stdout, length)
 
     def read_into(self, view: memoryview) -> int:

@@ -15,8 +15,8 @@ from mqi.host.base import DownloadOutcome, Progress, RemoteFile
 from mqi.host.conversation import Conversation
 from mqi.host.files import publish
 from mqi.host.framing import Garbled
+from mqi.host.pace import CHUNK, Pace
 
-_CHUNK = 1 << 20
 PART_SUFFIX = ".part~"
 # So many received files are made durable and renamed together.
 _AT_ONCE = 64
@@ -29,6 +29,7 @@ class Tally:
     total: int
     deadline: float | None
     progress: Progress | None
+    pace: Pace = field(default_factory=lambda: Pace(None))
     moved: int = 0
     done: list[RemoteFile] = field(default_factory=list)
     verified: list[Place] = field(default_factory=list)  # whole and right, not yet under their names
@@ -147,16 +148,17 @@ def writing() -> Iterator[None]:
 def _receive_one(conversation: Conversation, place: Place, tally: Tally) -> bool:
     """Whether the part holds the file's bytes now; when not, it is removed."""
     hasher = hashlib.sha256()
-    buffer = memoryview(bytearray(_CHUNK))
+    buffer = memoryview(bytearray(CHUNK))
     # "a+b" would write at the end whatever comes; the part must hold exactly what we hash.
     with place.part.open("r+b" if place.offset else "wb", buffering=0) as target:
         _hash_prefix(target, place.offset, hasher, buffer)
         left = place.file.size - place.offset
         while left:
-            count = conversation.read_into(buffer[: min(left, _CHUNK)])
+            count = conversation.read_into(buffer[: min(left, tally.pace.chunk)])
             hasher.update(buffer[:count])
             _write_all(target, buffer[:count])
             tally.move(count)
+            tally.pace.spent(count)
             left -= count
     if hasher.hexdigest() == place.file.sha256:
         return True
@@ -166,7 +168,7 @@ def _receive_one(conversation: Conversation, place: Place, tally: Tally) -> bool
 
 def _hash_prefix(target: Any, length: int, hasher: Any, buffer: memoryview) -> None:
     while length:
-        count = target.readinto(buffer[: min(length, _CHUNK)])
+        count = target.readinto(buffer[: min(length, CHUNK)])
         if not count:
             raise OSError("a part became shorter while it was read")
         hasher.update(buffer[:count])

@@ -65,10 +65,10 @@ class LocalHost(AgentHost):
             raise
         return target.name
 
-    def _open_channel(self, arguments: Sequence[str]) -> Channel:
-        return ProcessChannel(
-            [self.settings.python or sys.executable, "-I", "-S", *arguments], self.settings.name
-        )
+    def _open_agent(self, scripts: str, entry: str) -> Channel:
+        python = self.settings.python or sys.executable
+        agent = self._path("scripts", scripts, "agent")
+        return ProcessChannel([python, "-I", "-S", agent, entry, "--work", self._path()], self.settings.name)
 
 
 def _copy_durably(source: Path, target: Path) -> None:

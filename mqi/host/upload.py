@@ -11,8 +11,7 @@ from typing import Any
 
 from mqi.host.base import Blob, Progress, UploadOutcome
 from mqi.host.conversation import Conversation
-
-_CHUNK = 1 << 20
+from mqi.host.pace import Pace
 
 
 @dataclass
@@ -22,6 +21,7 @@ class Tally:
     total: int
     deadline: float | None
     progress: Progress | None
+    pace: Pace = field(default_factory=lambda: Pace(None))
     moved: int = 0
     stored: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
@@ -56,7 +56,8 @@ def send(conversation: Conversation, batch: Sequence[tuple[Blob, int]], tally: T
     A file that cannot be read, or has another size by now, is passed over with an empty frame.
     """
     sent = {}
-    buffer = memoryview(bytearray(_CHUNK))
+    chunk = tally.pace.chunk
+    buffer = memoryview(bytearray(chunk))
     for blob, offset in batch:
         if conversation.deaf or tally.late():
             break
@@ -78,17 +79,18 @@ def send(conversation: Conversation, batch: Sequence[tuple[Blob, int]], tally: T
             left = blob.size - offset
             while left and not conversation.deaf:
                 try:
-                    count = source.readinto(buffer[: min(left, _CHUNK)])
+                    count = source.readinto(buffer[: min(left, chunk)])
                 except OSError as error:
                     tally.unreadable.append((blob.sha256, error.strerror or type(error).__name__))
                     count = 0
                 if not count:
                     # It became shorter, or unreadable. The announced bytes must come all the same; the
                     # host will find that they are not those of the digest.
-                    buffer[:] = bytes(_CHUNK)
-                    count = min(left, _CHUNK)
+                    buffer[:] = bytes(chunk)
+                    count = min(left, chunk)
                 conversation.write(buffer[:count])
                 tally.move(count)
+                tally.pace.spent(count)
                 left -= count
             sent[blob.sha256] = blob
     conversation.end_request()

@@ -1,6 +1,7 @@
 """Entry points of the agent. It is started often, so it imports little: not even argparse.
 
     request --work W                    serve one framed request on stdin, answer on stdout
+    environment --work W                build the steps' Python environment from the wheels in the store
     run JOBKEY --work W [OPTION…]       run one job, at most once ever; --slot: bounded by its group's slots;
                                         --wait: for its slot and GPU; --gpu UUID: on this GPU of the group's
     runner GROUP --work W               the local queue's runner for one group
@@ -17,7 +18,10 @@ from typing import List
 _HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:] = [os.path.dirname(_HERE)] + [entry for entry in sys.path if os.path.abspath(entry) != _HERE]
 
-_USAGE = "usage: agent request --work W | run JOBKEY --work W [--slot] [--wait] [--gpu UUID] | runner GROUP --work W"
+_USAGE = (
+    "usage: agent request --work W | environment --work W | runner GROUP --work W"
+    " | run JOBKEY --work W [--slot] [--wait] [--gpu UUID]"
+)
 
 
 def main(words: List[str]) -> int:
@@ -28,6 +32,10 @@ def main(words: List[str]) -> int:
         from agent.dispatch import serve
 
         return serve(words[2])
+    if len(words) == 3 and words[0] == "environment" and words[1] == "--work":
+        from agent.dispatch import serve_environment
+
+        return serve_environment(words[2])
     if len(words) >= 4 and words[0] == "run" and words[2] == "--work":
         options, gpu = words[4:], ""
         if options[-2:-1] == ["--gpu"]:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, List, NamedTuple, Tuple
 
-from agent import gpu_care, names, plans, report, results, retention, store
+from agent import gpu_care, names, plans, report, results, retention, store, versions
 from agent.feed import feed
 from agent.files import FULL_OR_READ_ONLY, read_json_object, write_bytes, write_json
 from agent.frames import MAX_JSON, BadFrame, encode, open_input, read_header, read_json, write_frame
@@ -151,6 +151,21 @@ def serve(root: str) -> int:
     return 0
 
 
+def serve_environment(root: str) -> int:
+    """Serves one request for the steps' environment; 0 when the client got an answer, of whichever kind."""
+    from agent import environment
+
+    output = _private_output()
+    try:
+        try:
+            environment.serve(Work(root), open_input(0, IDLE_S), output)
+        except (Refused, BadFrame, OSError, ValueError, KeyError, TypeError) as error:
+            return _refuse(output, "-", error)
+    except BrokenPipeError:
+        return 1  # the client has gone; what is half built is built anew the next time
+    return 0
+
+
 def _private_output() -> BinaryIO:
     """Our stdout; whatever else writes to file descriptor 1 from now on goes to stderr."""
     sys.stdout.flush()
@@ -214,6 +229,7 @@ def _answer(work: Work, request: Dict[str, Any], source: BinaryIO) -> Tuple[byte
         _serve(BEFORE_FEED, context, calls, replies)
         fed = feed(work, settings, queue, count=True)
         _serve(AFTER_FEED, context._replace(listing=fed.listing), calls, replies)
+        versions.drop_unused(work, fed, time.time())
     for index, call in enumerate(calls):
         if not replies[index]:
             replies[index] = _no("bad_request", "no such call here: %.40r" % (call.get("verb"),))

@@ -28,6 +28,7 @@ from agent.plans import StoredPlan
 from agent.processes import Command
 from agent.settings import Settings
 from agent.store import drop_if_wrong
+from agent.versions import python_of_steps
 from agent.work import JobPaths, RunPaths, Work
 
 _LOOK_EVERY_S = 0.2
@@ -122,7 +123,7 @@ def _prepared(
     argv = command.command_line(
         job,
         {
-            "python": settings.python or sys.executable,
+            "python": python_of_steps(work, settings),
             "scripts": str(work.scripts / stored.plan["scripts"]),
             "inputs": str(run.inputs),
             "input_dir": str(run.input_dir),

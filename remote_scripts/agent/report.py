@@ -10,10 +10,8 @@ from agent.files import read_json_object
 from agent.plans import StoredPlan, load
 from agent.problems import Refused
 from agent.settings import Settings
-from agent.survey import Facts, Listing, Standing, describe, examine, judge
+from agent.survey import OVER, Facts, Listing, Standing, describe, examine, judge
 from agent.work import RunPaths, Work
-
-OVER = ("ended", "cancelled", "lost")
 
 
 def report(work: Work, settings: Settings, listing: Listing, run_keys: List[str]) -> Dict[str, Any]:

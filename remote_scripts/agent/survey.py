@@ -11,6 +11,8 @@ from agent.queues import Task
 from agent.settings import Settings
 from agent.work import JobPaths
 
+# The states of a job of which nothing more comes by itself.
+OVER = ("ended", "cancelled", "lost")
 # Listings of the queue: job key -> task; None when the queue did not answer.
 Listing = Optional[Dict[str, Task]]
 

@@ -76,6 +76,8 @@ class Work:
         self.queue = self.root / "queue"
         self.slots = self.root / "slots"
         self.gpus = self.root / "gpus"
+        # Made by `mqi host setup`: one folder per set of packages, and `current`, a link to the newest.
+        self.environments = self.root / "env"
 
     def run(self, key: str) -> RunPaths:
         return RunPaths(self, names.run_key(key))

@@ -142,7 +142,7 @@ def spot_starts(samples: Samples, radius_mm: float) -> Any:
     begins = np.concatenate([[0], breaks])
     ends = np.append(breaks, len(x))
     # Most passages with beam are one spot; that is seen for all of them at once.
-    starts = [begins]
+    starts: List[Any] = [begins]
     for passage in np.flatnonzero(~_compact(x, y, begins, ends, limit)).tolist():
         starts.append(_cut(x, y, int(begins[passage]), int(ends[passage]), limit))
     return np.unique(np.concatenate(starts))

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
+from mqi.host.agent_host import AgentHost
 from mqi.host.base import Blob
 from mqi.host.local import LocalHost
 from mqi.resources import remote_scripts
-from mqi.settings import Group, HostSettings, Queue
+from mqi.settings import Group, HostSettings, Queue, Ssh
 from tests.agent.system import all_processes, is_alive, kill, wait_for
 
 # The agent's modules, as the agent imports them.
@@ -36,13 +37,17 @@ DIGEST = RUN + "0" * 52
 INSTALLATION = "installation-1"
 
 
-class BenchHost(LocalHost):
-    """A local host whose request settings a test may add to."""
+class BenchHost(AgentHost):
+    """A host whose request settings a test may add to."""
 
     extra: Mapping[str, Any] = {}
 
     def _request_settings(self) -> dict[str, Any]:
         return {**super()._request_settings(), **self.extra}
+
+
+class BenchLocalHost(BenchHost, LocalHost):
+    """This computer."""
 
 
 def sha256(data: bytes) -> str:
@@ -76,8 +81,12 @@ class Bench:
         max_queued: int = 4,
         lost_after_s: float = 0.3,
         queue: Queue | None = None,
+        ssh: Ssh | None = None,
     ) -> None:
+        """`ssh`: how this computer is reached by SSH; the host is spoken to that way then."""
         self.folder = folder
+        self._ssh = ssh
+        self._hosts: list[BenchHost] = []
         self.work = folder / "work"
         self.trace = folder / "trace"
         self.trace.mkdir()
@@ -87,10 +96,20 @@ class Bench:
 
     def new_host(self, installation: str = INSTALLATION, **changes: Any) -> BenchHost:
         settings = HostSettings("bench", work_dir=str(self.work), queue=self._queue, timeout_s=20.0)
+        if self._ssh is not None:
+            settings = dataclasses.replace(settings, type="ssh", ssh=self._ssh)
         settings = dataclasses.replace(settings, **changes)
-        host = BenchHost(settings, installation, lost_after_s=self._lost_after_s)
+        host = self._host_class()(settings, installation, lost_after_s=self._lost_after_s)
         host.extra = {"kill_grace_s": 0.5}
+        self._hosts.append(host)
         return host
+
+    def _host_class(self) -> type[BenchHost]:
+        if self._ssh is None:
+            return BenchLocalHost
+        from mqi.host.ssh import SshHost  # slow to import, and most tests are local
+
+        return type("BenchSshHost", (BenchHost, SshHost), {})
 
     # --- what to ask
 
@@ -243,6 +262,8 @@ class Bench:
 
     def stop(self) -> None:
         """Ends everything that this bench started."""
+        for host in self._hosts:
+            host.close()
         for _ in range(3):
             for pid, _argv in self.processes():
                 kill(pid)

@@ -248,7 +248,7 @@ WRONG = [
     ("octal", LEAST + "logging: {keep_days: 010}\n", ["`010` is read differently"]),
     ("choice", LEAST + "logging: {level: info}\n", ["`info` is not known; did you mean `INFO`?"]),
     ("backoff", LEAST + "timing: {backoff_first: 1h}\n", ["timing.backoff_max: must not be shorter"]),
-    ("host type", LEAST.replace("here", "here, type: shh"), ["type: `shh` is not known; known: local"]),
+    ("host type", LEAST.replace("here", "here, type: shh"), ["type: `shh` is not known; did you mean `ssh`?"]),
     ("queue type", LEAST.replace("here", "here, queue: {type: sge}"), ["queue.type: `sge` is not known"]),
     ("host name", LEAST.replace("here", "Here!"), ["`Here!` is not a name of a-z"]),
     ("host names", LEAST.replace("}]\n", "}, {name: here, work_dir: w}]\n"), None),

@@ -5,16 +5,65 @@ from pathlib import Path
 
 import pytest
 
+from mqi.host import open_host
+from mqi.host.base import Host
+from mqi.settings import HostSettings
 from tests.agent.bench import Bench
+from tests.host.sshd import PROGRAM, Sshd
+
+OpenHost = Callable[..., Host]
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """One sshd for the tests that change nothing about it."""
+    if PROGRAM is None:
+        pytest.skip("there is no sshd here")
+    server = Sshd(tmp_path_factory.mktemp("sshd") / "server")
+    server.trust()
+    yield server
+    server.stop()
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def own_sshd(tmp_path: Path) -> Iterator[Sshd]:
+    """An sshd that a test may stop, change and start."""
+    if PROGRAM is None:
+        pytest.skip("there is no sshd here")
+    server = Sshd(tmp_path / "sshd")
+    server.trust()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["local", "ssh"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    """A work directory, spoken to as a local host and over a real sshd: one contract for both."""
     folder = tmp_path / "bench"
     folder.mkdir()
-    bench = Bench(folder)
+    server = request.getfixturevalue("sshd") if request.param == "ssh" else None
+    bench = Bench(folder, ssh=server.ssh() if server else None)
     yield bench
     bench.stop()
+
+
+@pytest.fixture(params=["local", "ssh"])
+def a_host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenHost]:
+    """Opens hosts called `h` of both types on `tmp_path`/work."""
+    opened: list[Host] = []
+    server = request.getfixturevalue("sshd") if request.param == "ssh" else None
+
+    def make(**changes: object) -> Host:
+        values: dict[str, object] = {"work_dir": str(tmp_path / "work"), "timeout_s": 20.0, **changes}
+        if server:
+            python = values.pop("python", None)
+            values |= {"type": "ssh", "ssh": server.ssh(**({"python": python} if python else {}))}
+        opened.append(open_host(HostSettings("h", **values), "i"))  # type: ignore[arg-type]
+        return opened[-1]
+
+    yield make
+    for host in opened:
+        host.close()
 
 
 @pytest.fixture
@@ -25,6 +74,7 @@ def fake_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
         scripts = tmp_path / "fake" / "scripts"
         (scripts / "agent").mkdir(parents=True)
         (scripts / "agent" / "__main__.py").write_text(code, encoding="utf-8")
-        monkeypatch.setattr("mqi.host.local.remote_scripts", lambda: scripts)
+        for module in ("local", "ssh"):
+            monkeypatch.setattr(f"mqi.host.{module}.remote_scripts", lambda: scripts)
 
     return make

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from mqi.errors import ConfigurationProblem, HostRefused, HostUnreachable, MqiError, TemporaryProblem
 from mqi.host import framing, open_host
-from mqi.host.base import RemoteFile
+from mqi.host.base import Host, RemoteFile
 from mqi.resources import remote_scripts
 from mqi.settings import HostSettings
 from tests.agent.bench import RUN, Bench, sha256
 
 FakeAgent = Callable[[str], None]
+OpenHost = Callable[..., Host]
 
 # Reads the request, then sends what the test says in Python: `nonce`, `reply`, `say` and `frame` are at hand.
 LIAR = """import json, sys, time
@@ -39,9 +40,7 @@ def begin():
 """
 
 
-def ask(tmp_path: Path, timeout_s: float = 20.0, **changes: str) -> object:
-    host = open_host(HostSettings("h", work_dir=str(tmp_path / "work"), timeout_s=timeout_s, **changes), "i")
-    return host.ask([{"verb": "inventory"}])
+INVENTORY = [{"verb": "inventory"}]
 
 
 def test_a_talkative_login_is_ignored(bench: Bench, fake_agent: FakeAgent) -> None:
@@ -79,27 +78,27 @@ SILENT = {
 
 
 @pytest.mark.parametrize("script", SILENT.values(), ids=SILENT.keys())
-def test_garbage_is_no_answer(tmp_path: Path, fake_agent: FakeAgent, script: str) -> None:
+def test_garbage_is_no_answer(a_host: OpenHost, fake_agent: FakeAgent, script: str) -> None:
     fake_agent(LIAR + script)
     with pytest.raises(HostUnreachable) as caught:
-        ask(tmp_path)
+        a_host().ask(INVENTORY)
     assert "host h" in str(caught.value)
     assert len(str(caught.value)) < 600
 
 
-def test_the_last_words_of_the_host_are_told(tmp_path: Path, fake_agent: FakeAgent) -> None:
+def test_the_last_words_of_the_host_are_told(a_host: OpenHost, fake_agent: FakeAgent) -> None:
     fake_agent(LIAR + SILENT["a Python that is too old"])
     with pytest.raises(HostUnreachable) as caught:
-        ask(tmp_path)
+        a_host().ask(INVENTORY)
     assert "SyntaxError" in str(caught.value)
     assert "exit code 1" in str(caught.value)
 
 
-def test_silence_has_a_time_limit(tmp_path: Path, fake_agent: FakeAgent) -> None:
+def test_silence_has_a_time_limit(a_host: OpenHost, fake_agent: FakeAgent) -> None:
     fake_agent(LIAR + "time.sleep(60)")
     started = time.monotonic()
     with pytest.raises(HostUnreachable) as caught:
-        ask(tmp_path, timeout_s=0.5)
+        a_host(timeout_s=0.5).ask(INVENTORY)
     assert time.monotonic() - started < 10
     assert "in time" in str(caught.value)
 
@@ -115,18 +114,19 @@ def test_silence_has_a_time_limit(tmp_path: Path, fake_agent: FakeAgent) -> None
         ("internal", TemporaryProblem),
     ],
 )
-def test_refusals(tmp_path: Path, fake_agent: FakeAgent, code: str, kind: type[MqiError]) -> None:
+def test_refusals(a_host: OpenHost, fake_agent: FakeAgent, code: str, kind: type[MqiError]) -> None:
     said = {"code": code, "message": "no", "hint": "do this"}
     fake_agent(f'{LIAR}begin(); frame(b"X", {said})')
     with pytest.raises(kind) as caught:
-        ask(tmp_path)
+        a_host().ask(INVENTORY)
     assert (str(caught.value), caught.value.hint) == ("host h: no", "do this")
     assert not isinstance(caught.value, HostUnreachable)
 
 
-def test_a_python_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationProblem) as caught:
-        ask(tmp_path, python="/no/such/python")
+def test_a_python_that_is_not_there(a_host: OpenHost) -> None:
+    with pytest.raises((ConfigurationProblem, HostRefused)) as caught:
+        a_host(python="/no/such/python").ask(INVENTORY)
+    assert caught.value.exit_code == 78
     assert "python" in caught.value.hint
 
 
@@ -150,9 +150,11 @@ LIES = {
 
 
 @pytest.mark.parametrize(("script", "expected"), LIES.values(), ids=LIES.keys())
-def test_lies_in_a_download(tmp_path: Path, fake_agent: FakeAgent, script: str, expected: str) -> None:
+def test_lies_in_a_download(
+    tmp_path: Path, a_host: OpenHost, fake_agent: FakeAgent, script: str, expected: str
+) -> None:
     fake_agent(f'{LIAR}begin(); frame(b"J", reply); {script}')
-    host = open_host(HostSettings("h", work_dir=str(tmp_path / "work"), timeout_s=10), "i")
+    host = a_host()
     file = RemoteFile(f"{RUN}.one-a1", "../../evil", 10, sha256(GOOD), tmp_path / "results" / "good")
     if expected == "failed":
         assert host.download([file]).failed[0][0] == file
@@ -165,26 +167,28 @@ def test_lies_in_a_download(tmp_path: Path, fake_agent: FakeAgent, script: str, 
     assert set(there) - {"deploy.lock"} <= {"good", "good.part~"}
 
 
-def test_a_host_that_stores_what_nobody_sent(tmp_path: Path, fake_agent: FakeAgent) -> None:
+def test_a_host_that_stores_what_nobody_sent(tmp_path: Path, a_host: OpenHost, fake_agent: FakeAgent) -> None:
     from mqi.host.base import Blob
 
     local = tmp_path / "file"
     local.write_bytes(GOOD)
     claim = '{"ok": True, "stored": ["f" * 64], "rejected": [["e" * 64, "x"]]}'
     fake_agent(f'{LIAR}begin(); reply["replies"] = [{claim}]; frame(b"J", reply); frame(b"E")')
-    host = open_host(HostSettings("h", work_dir=str(tmp_path / "work"), timeout_s=10), "i")
+    host = a_host()
     outcome = host.upload([(Blob(sha256(GOOD), 10, local), 0)])
     assert (outcome.stored, outcome.rejected) == ((), ())
 
 
-def test_an_upload_hears_why_the_host_stopped_listening(tmp_path: Path, fake_agent: FakeAgent) -> None:
+def test_an_upload_hears_why_the_host_stopped_listening(
+    tmp_path: Path, a_host: OpenHost, fake_agent: FakeAgent
+) -> None:
     from mqi.host.base import Blob
 
     local = tmp_path / "file"
     local.write_bytes(bytes(5_000_000))
     said = {"code": "work_dir", "message": "the disk is full", "hint": ""}
     fake_agent(f'{LIAR}begin(); frame(b"X", {said}); output.close(); source.close()')
-    host = open_host(HostSettings("h", work_dir=str(tmp_path / "work"), timeout_s=10), "i")
+    host = a_host()
     with pytest.raises(TemporaryProblem) as caught:
         host.upload([(Blob(sha256(bytes(5_000_000)), 5_000_000, local), 0)])
     assert "the disk is full" in str(caught.value)

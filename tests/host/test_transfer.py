@@ -12,7 +12,8 @@ import pytest
 
 from mqi.errors import DiskProblem, HostUnreachable
 from mqi.host.base import Blob, RemoteFile
-from tests.agent.bench import DIGEST, RUN, Bench, sha256
+from mqi.host.pace import Pace
+from tests.agent.bench import DIGEST, RUN, Bench, sha256, wait_for
 
 DATA = random.Random(1).randbytes(3_000_000)
 BIG = "import random; open('big', 'wb').write(random.Random(1).randbytes(3_000_000))"
@@ -145,11 +146,14 @@ def test_upload_stops_between_files_at_its_deadline(bench: Bench) -> None:
 def test_upload_deadline_in_the_middle(bench: Bench) -> None:
     blobs = [blob(bench, f"f{number}", bytes([number]) * 400_000) for number in range(5)]
 
-    def slow(moved: int, total: int) -> None:
-        time.sleep(0.4)
+    bench.ask()  # connected: what follows is only the upload
+    deadline = time.monotonic() + 3.0
 
-    bench.host.deploy()
-    outcome = bench.host.upload([(one, 0) for one in blobs], deadline=time.monotonic() + 0.6, progress=slow)
+    def slow(moved: int, total: int) -> None:
+        if moved > blobs[0].size:
+            time.sleep(max(0.0, deadline - time.monotonic()))
+
+    outcome = bench.host.upload([(one, 0) for one in blobs], deadline=deadline, progress=slow)
     assert outcome.paused
     assert outcome.stored == tuple(one.sha256 for one in blobs[: len(outcome.stored)])
     assert 0 < len(outcome.stored) < 5
@@ -218,7 +222,8 @@ def test_download_that_breaks_off_is_continued(bench: Bench) -> None:
         bench.host.download([file], progress=interrupt)
     assert not file.target.exists()
     assert file.target.with_name("0.part~").stat().st_size > 1_000_000
-    assert not [pid for pid, argv in bench.processes() if "request" in argv]
+    # Over SSH the agent hears of it when it writes the next time.
+    wait_for(lambda: not [pid for pid, argv in bench.processes() if "request" in argv], "the agent to end")
     seen: list[tuple[int, int]] = []
     assert bench.host.download([file], progress=lambda *counts: seen.append(counts)).done == (file,)
     assert seen[0][0] > 1_000_000
@@ -289,3 +294,40 @@ def test_killed_agent_is_silence(bench: Bench) -> None:
     with pytest.raises(HostUnreachable):
         bench.host.upload([(one, 0)], progress=slow)
     assert missing(bench, one)[one.sha256] <= one.size
+
+
+# --- not too fast
+
+
+def test_a_limit_to_the_bandwidth(bench: Bench) -> None:
+    file = results(bench, BIG)[0]
+    one = blob(bench, "a", DATA)
+    slow = bench.new_host(bandwidth=2_000_000)
+    slow.ask([])
+    started = time.monotonic()
+    assert slow.upload([(one, 0)]).stored == (one.sha256,)
+    assert time.monotonic() - started > 1.2
+    started = time.monotonic()
+    assert slow.download([file]).done == (file,)
+    assert time.monotonic() - started > 1.2
+
+
+def test_the_pace_is_kept_on_average_without_credit() -> None:
+    clock = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal clock
+        clock += seconds
+
+    pace = Pace(1000_000, lambda: clock, sleep)
+    assert pace.chunk == 200_000
+    for _ in range(50):
+        pace.spent(100_000)
+    assert 4.7 <= clock <= 5.0
+    clock += 100.0  # a pause is not made up for
+    before = clock
+    for _ in range(20):
+        pace.spent(100_000)
+    assert 1.7 <= clock - before <= 2.0
+    assert Pace(None).chunk == 2**20
+    assert Pace(1).chunk == 2**12

@@ -1,0 +1,173 @@
+"""An execution host that is reached by SSH: one connection for a whole command, one exec per request.
+
+What is executed is the host's Python with a few words of ours (`STAGE`); everything else, the name of the scripts
+too, goes through stdin. So nothing depends on the login shell's quoting, and nothing shows in the host's
+process list but the work directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import shlex
+from pathlib import Path
+from typing import Any
+
+from mqi.errors import ConfigurationProblem, HostRefused, HostUnreachable, MqiError, TemporaryProblem
+from mqi.host.agent_host import AgentHost
+from mqi.host.channel import Channel, Watchdog
+from mqi.host.deploy import content_hash, script_files
+from mqi.host.framing import MAX_NOISE
+from mqi.host.ssh_channel import SshChannel
+from mqi.host.ssh_line import Line
+from mqi.resources import remote_scripts
+from mqi.settings import HostSettings, Ssh
+
+# Reads one line without reading ahead, and runs it. In double quotes it means the same to every shell.
+STAGE = "import sys;exec(open(0,'rb',0,closefd=False).readline())"
+_NOT_FOUND, _NOT_EXECUTABLE = 127, 126
+
+
+class SshHost(AgentHost):
+    """See `base.Host`. A connection that broke is opened anew by the next request, never within one."""
+
+    def __init__(self, settings: HostSettings, installation: str, **limits: Any) -> None:
+        super().__init__(settings, installation, **limits)
+        if settings.ssh is None:
+            raise ConfigurationProblem(f"host {settings.name}: its `ssh` is missing in mqi.yaml")
+        self._ssh: Ssh = settings.ssh
+        self._line: Line | None = None
+        self._folder = Path()
+
+    def _deploy(self) -> str:
+        self._folder = remote_scripts()
+        return content_hash(self._folder)
+
+    def _open_agent(self, scripts: str, entry: str) -> Channel:
+        line = self._connected()
+        channel = SshChannel(line.stream(self._command(entry)), line.cut)
+        try:
+            with Watchdog(channel, 2 * self._ssh.connect_timeout_s) as watchdog:
+                self._boot(channel, watchdog, scripts)
+            return channel
+        except BaseException:
+            channel.close()
+            raise
+
+    def _connected(self) -> Line:
+        if self._line is not None and not self._line.alive:
+            self.close()
+        if self._line is None:
+            self._line = Line(self.settings.name, self._ssh)
+        return self._line
+
+    def close(self) -> None:
+        """Ends the connection, if there is one."""
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    def _command(self, entry: str) -> str:
+        return f'{shell_path(self._ssh.python)} -I -S -c "{STAGE}" {entry} --work {shlex.quote(self.settings.work_dir)}'
+
+    # --- from the login shell to the agent -------------------------------------------------------------
+
+    def _boot(self, channel: SshChannel, watchdog: Watchdog, scripts: str) -> None:
+        """Turns the started Python into the agent, with the scripts brought to it when it lacks them."""
+        nonce = secrets.token_hex(8)
+        program = Path(__file__).with_name("boot.py").read_text(encoding="utf-8")
+        self._send(channel, f"exec({program!a});boot({scripts!a}, {nonce!a})\n".encode("ascii"))
+        said = self._heard(channel, watchdog, nonce)
+        if said.get("state") == "missing":
+            for piece in archive(self._folder):
+                self._send(channel, piece)
+                watchdog.beat()
+            said = self._heard(channel, watchdog, nonce)
+        if said.get("state") != "ready":
+            raise self._refusal(said)
+
+    @staticmethod
+    def _send(channel: SshChannel, data: bytes) -> None:
+        # A host that does not listen has something to say, or its end does.
+        with contextlib.suppress(OSError, ValueError):
+            channel.stdin.write(data)
+            channel.stdin.flush()
+
+    def _heard(self, channel: SshChannel, watchdog: Watchdog, nonce: str) -> dict[str, Any]:
+        """What the started Python says, after whatever the login shell has to say. Raises an MqiError."""
+        mark = f"MQI-BOOT {nonce} ".encode()
+        seen = 0
+        while seen <= MAX_NOISE:
+            try:
+                line = channel.stdout.readline(4096)
+            except OSError:
+                line = b""
+            if not line:
+                raise self._silence(channel, watchdog, noise=seen)
+            if mark in line and line.endswith(b"\n"):
+                with contextlib.suppress(ValueError):
+                    said = json.loads(line.partition(mark)[2])
+                    if isinstance(said, dict):
+                        return said
+            seen += len(line)
+            watchdog.beat()
+        raise HostUnreachable(
+            f"host {self.settings.name}: its login talks without an end, and mqi's agent does not start",
+            "see what the start-up files of its login shell print",
+        )
+
+    def _silence(self, channel: SshChannel, watchdog: Watchdog, *, noise: int) -> MqiError:
+        name, python = self.settings.name, self._ssh.python
+        if watchdog.fired:
+            return HostUnreachable(
+                f"host {name} let us in, but does not start mqi's agent in time",
+                "it may be overloaded, or a start-up file of its login shell waits for something",
+            )
+        code = channel.wait(2.0)
+        words = " ".join(channel.stderr_tail().split())[-300:]
+        told = f": {words}" if words else ""
+        if code is None:
+            return HostUnreachable(f"host {name}: the connection broke before mqi's agent started{told}", "")
+        if code in (_NOT_FOUND, _NOT_EXECUTABLE):
+            return HostRefused(
+                f"host {name}: its Python {python} does not start (exit code {code}){told}", "no_python",
+                "name a Python 3.8 or later in the host's `ssh: python:`",
+            )  # fmt: skip
+        if "SyntaxError" in words or "nknown option" in words:
+            return self._refusal({"state": "too_old", "version": words[-120:]})
+        return HostRefused(
+            f"host {name}: its login ended (exit code {code}) before mqi's agent started{told}", "login_shell",
+            f"try: ssh {self._ssh.user}@{self._ssh.address} {python} --version; a start-up file of its login shell "
+            f"may fail or end it",
+        )  # fmt: skip
+
+    def _refusal(self, said: dict[str, Any]) -> MqiError:
+        name = self.settings.name
+        state = said.get("state")
+        if state == "too_old":
+            return HostRefused(
+                f"host {name}: its Python {self._ssh.python} is too old for mqi's agent "
+                f"({str(said.get('version'))[:150]})", "python_too_old",
+                "name a Python 3.8 or later in the host's `ssh: python:`",
+            )  # fmt: skip
+        if state == "damaged":
+            return TemporaryProblem(f"host {name}: the scripts arrived damaged; they are sent again", "")
+        why = str(said.get("message"))[:200]
+        return TemporaryProblem(
+            f"host {name}: its work directory {self.settings.work_dir} cannot be used ({why})",
+            "check that work_dir is writable for the user there, and that its disk is not full",
+        )
+
+
+def archive(folder: Path) -> list[bytes]:
+    """What `boot.install` takes: a line of JSON with names and sizes, then the files' bytes."""
+    files = [(name, path.read_bytes()) for name, path in script_files(folder)]
+    table = json.dumps([[name, len(data)] for name, data in files]).encode("ascii")
+    return [table + b"\n", *(data for _, data in files)]
+
+
+def shell_path(text: str) -> str:
+    """A program for a login shell of any kind: everything quoted but a leading `~/`."""
+    home, rest = ("~/", text[2:]) if text.startswith("~/") else ("", text)
+    return home + shlex.quote(rest)

@@ -1,0 +1,109 @@
+"""One process on an SSH host as a channel: its streams, its end, and how it is ended from outside."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable
+from typing import Any, BinaryIO, cast
+
+from paramiko import Channel as Stream
+from paramiko.ssh_exception import SSHException
+
+from mqi.host.framing import Source
+
+# Small writes (headers) are gathered up to this; large ones pass through.
+_GATHERED = 1 << 17
+_READ_AHEAD = 1 << 18
+_KEPT_OF_STDERR = 4000
+# A channel that cannot be closed within this time has a connection that is dead.
+_CLOSE_S = 5.0
+
+
+class SshChannel:
+    """See `channel.Channel`. `cut` ends the whole connection at once, whatever state it is in."""
+
+    def __init__(self, stream: Stream, cut: Callable[[], None]) -> None:
+        self._stream = stream
+        self._cut = cut
+        self._words = b""
+        self.stdin: BinaryIO = cast(BinaryIO, io.BufferedWriter(_Writer(stream), _GATHERED))
+        self.stdout: Source = cast(Source, io.BufferedReader(_Reader(stream), _READ_AHEAD))
+        # What nobody reads fills the channel's window, and then stdout stands still too.
+        self._drain = threading.Thread(target=self._drain_stderr, name="mqi-ssh-stderr", daemon=True)
+        self._drain.start()
+
+    def _drain_stderr(self) -> None:
+        try:
+            while True:
+                piece = self._stream.recv_stderr(1 << 16)
+                if not piece:
+                    return
+                self._words = (self._words + piece)[-_KEPT_OF_STDERR:]
+        except (OSError, EOFError, SSHException):
+            return  # the connection is gone, and with it whatever was still to be said
+
+    def stderr_tail(self) -> str:
+        """What came of it so far; all of it once the process has ended."""
+        self._drain.join(0.5)
+        return self._words[-2000:].decode("utf-8", "replace")
+
+    def wait(self, timeout_s: float) -> int | None:
+        """The exit code; None also when the connection ended without one."""
+        self._stream.status_event.wait(timeout_s)
+        return self._stream.exit_status if self._stream.exit_status >= 0 else None
+
+    def kill(self) -> None:
+        """Ends the connection: closing only the channel would itself wait for a host that does not listen."""
+        self._cut()
+
+    def close(self) -> None:
+        """Ends the channel and leaves the connection to the next one, unless it is dead."""
+        timer = threading.Timer(_CLOSE_S, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            self.stdin.close()
+        except (OSError, ValueError):
+            pass  # what was still gathered has no reader any more
+        try:
+            self._stream.close()
+        except (OSError, EOFError, SSHException):
+            self._cut()
+        finally:
+            timer.cancel()
+
+
+class _Writer(io.RawIOBase):
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        view = memoryview(data).cast("B")
+        try:
+            sent = self._stream.send(view)
+        except (EOFError, SSHException) as error:
+            raise OSError("the connection broke") from error
+        if not sent:
+            raise OSError("the channel is closed")
+        return int(sent)
+
+
+class _Reader(io.RawIOBase):
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        view = memoryview(buffer).cast("B")
+        try:
+            data = self._stream.recv(len(view))
+        except (EOFError, SSHException) as error:
+            raise OSError("the connection broke") from error
+        view[: len(data)] = data
+        return len(data)
