@@ -20,8 +20,9 @@ beam on become rows of their own.
 **What damage shows.** PTN has no checksum. Refused are: a size that is no multiple of 16, no rows, a wrong layer
 column, a saturated dose, beam outside the field, and dose above the background where the status says that the
 beam was off. A changed bit within the plausible values of one sample's position or dose cannot be told from a
-delivery that really was so; it moves that spot by as much and meets the tolerances of the spot check. (From
-intake on, the SHA-256 of every input protects against that as well.)
+delivery that really was so; it moves that spot by as much and meets the tolerances of the spot check. The same holds
+for a file that was cut at a row, and for contents under the name of another beam: a row names its layer and not its
+beam. (From intake on, the SHA-256 of every input protects against all that.)
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ def spot_starts(samples: Samples, radius_mm: float) -> Any:
     # Most passages with beam are one spot; that is seen for all of them at once.
     starts = [begins]
     for passage in np.flatnonzero(~_compact(x, y, begins, ends, limit)).tolist():
-        starts.append(_cut(x, y, int(begins[passage]), int(ends[passage]), limit))
+        starts.append(np.asarray(_cut(x, y, int(begins[passage]), int(ends[passage]), limit)))
     return np.unique(np.concatenate(starts))
 
 
