@@ -112,7 +112,8 @@ def _spread_out_peak(
 
     Their exponent is taken as 1.6, not 1.77 as in Geiger's rule: straggling would let the distal edge droop.
     """
-    total_mu = chance.uniform(150.0, 400.0)
+    # However many spots there are, one gets what a spot of a real plan gets.
+    total_mu = chance.uniform(150.0, 400.0) * (1.0 if count is None else count / 49.0)
     steps = max(1, layers - 1)
     edges = [0.0, *((place + 0.5) / steps for place in range(layers - 1)), 1.0]
     left = [(1.0 - edge) ** (1.0 - 1.0 / 1.6) for edge in edges]

@@ -200,14 +200,14 @@ def ptn(
     actual off) up to where it stopped.
     """
     mu_per_row = sum(spot.mu for spot in layer.spots) / len(layer.spots) / rows_per_spot
-    # The most sensitive range that still takes the strongest row, with room for noise.
+    # The most sensitive range that still takes the strongest row, with room for noise; if there is none, more rows.
     codes = sorted(calibration.range_factors, key=lambda code: calibration.range_factors[code])
-    fitting = [
-        code
+    most_mu = {
+        code: 0.5 * _HIGHEST_COUNT * calibration.mu_per_count * calibration.range_factors[code]
         for code in codes
-        if 2.0 * mu_per_row / calibration.mu_per_count / calibration.range_factors[code] < _HIGHEST_COUNT
-    ]
-    code = fitting[0] if fitting else codes[-1]
+    }
+    code = next((code for code in codes if mu_per_row <= most_mu[code]), codes[-1])
+    mu_per_row = min(mu_per_row, most_mu[code])
     writer = _Writer(
         calibration,
         chance,
@@ -218,7 +218,7 @@ def ptn(
     first = layer.spots[0]
     writer.idle(first, _LEAD_ROWS, 0)
     for place, spot in enumerate(layer.spots):
-        count = max(4, min(2000, round(spot.mu / mu_per_row)))
+        count = max(4, round(spot.mu / mu_per_row))
         if place:
             writer.move(layer.spots[place - 1], spot)
         if place == layer.interlock_in:
@@ -226,7 +226,7 @@ def ptn(
             writer.beam(spot, half, 0.5)
             writer.idle(spot, _INTERLOCK_ROWS, 0)
             for before in layer.spots[:place]:
-                writer.idle(before, max(4, min(2000, round(before.mu / mu_per_row))), _PLAN_ON)
+                writer.idle(before, max(4, round(before.mu / mu_per_row)), _PLAN_ON)
             writer.idle(spot, half, _PLAN_ON)
             writer.beam(spot, count - half, 0.5)
         else:

@@ -12,7 +12,7 @@
       background_counts: 8          the most that dose1 shows in a row without beam
       first_layer: 1                what the layer column holds for the plan's first layer
       spot_radius_mm: 1.5           see steplib/ptn_spots.py
-      interlock_ms: 5.0             a gap with plan on, actual off for so long is an interlock
+      interlock_ms: 5.0             a gap in the beam for so long within a painting is an interlock
       room_number: 1                first part of the PTN files' names; left out: not checked
       energy_tolerance_MeV: 0.05    how far LAYER_ENERGY may be off the plan's energy
 

@@ -20,8 +20,9 @@ beam on become rows of their own.
 **What damage shows.** PTN has no checksum. Refused are: a size that is no multiple of 16, no rows, a wrong layer
 column, a saturated dose, beam outside the field, and dose above the background where the status says that the
 beam was off. A changed bit within the plausible values of one sample's position or dose cannot be told from a
-delivery that really was so; it moves that spot by as much and meets the tolerances of the spot check. (From
-intake on, the SHA-256 of every input protects against that as well.)
+delivery that really was so; it moves that spot by as much and meets the tolerances of the spot check. The same holds
+for a file that was cut at a row, and for contents under the name of another beam: a row names its layer and not its
+beam. (From intake on, the SHA-256 of every input protects against all that.)
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from .delivery_log import Axis, DeliveryLog
 from .report import BadInput
 
 _ROW_BYTES = 16
-_PLAN_ON, _ACTUAL_ON, _RESCAN = 0x8000, 0x4000, 0x007F
+_ACTUAL_ON, _RESCAN = 0x4000, 0x007F
 _SATURATED = 0xFFFF
 _ANCHOR_SAMPLES = 4
 
@@ -92,15 +93,16 @@ def read_samples(content: bytes, layer: int, range_factor: float, log: DeliveryL
     x_mm, y_mm = _position(table[row, 0], log.x), _position(table[row, 1], log.y)
     if np.any(np.abs(x_mm) > log.x.limit_mm) or np.any(np.abs(y_mm) > log.y.limit_mm):
         raise BadInput(f"{where} has beam outside the field that the scanner reaches.")
+    rescan = (status[row] & _RESCAN).astype(np.int64)
     return Samples(
         row=row,
         time_ms=row * log.time_gain_ms,
         x_mm=x_mm,
         y_mm=y_mm,
         counts=dose[row] * range_factor,
-        rescan=(status[row] & _RESCAN).astype(np.int64),
+        rescan=rescan,
         rows=len(table),
-        interlocks=count_interlocks(status, log.interlock_ms / log.time_gain_ms),
+        interlocks=count_interlocks(row, rescan, log.interlock_ms / log.time_gain_ms),
     )
 
 
@@ -108,13 +110,10 @@ def _position(counts: Any, axis: Axis) -> Any:
     return (counts.astype(np.float64) - axis.centre) * axis.mm_per_count
 
 
-def count_interlocks(status: Any, rows: float) -> int:
-    """Gaps between two rows with beam in which plan on, actual off holds for `rows` rows or more."""
-    on = np.flatnonzero(status & _ACTUAL_ON)
-    if len(on) < 2:
-        return 0
-    idle = np.cumsum(((status & _PLAN_ON) != 0) & ((status & _ACTUAL_ON) == 0))
-    return int(np.count_nonzero(idle[on[1:]] - idle[on[:-1]] >= rows))
+def count_interlocks(row: Any, rescan: Any, rows: float) -> int:
+    """Gaps of `rows` rows or more between two samples with beam of one painting. Moving from spot to spot takes far
+    less, and a machine may rest between paintings."""
+    return int(np.count_nonzero((np.diff(row) - 1 >= rows) & (np.diff(rescan) == 0)))
 
 
 def group(samples: Samples, radius_mm: float) -> LogSpots:
@@ -144,7 +143,7 @@ def spot_starts(samples: Samples, radius_mm: float) -> Any:
     # Most passages with beam are one spot; that is seen for all of them at once.
     starts: List[Any] = [begins]
     for passage in np.flatnonzero(~_compact(x, y, begins, ends, limit)).tolist():
-        starts.append(_cut(x, y, int(begins[passage]), int(ends[passage]), limit))
+        starts.append(np.asarray(_cut(x, y, int(begins[passage]), int(ends[passage]), limit)))
     return np.unique(np.concatenate(starts))
 
 
