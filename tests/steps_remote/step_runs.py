@@ -145,8 +145,8 @@ def spots_of(out: Path, beam: int) -> list[tuple[int, int, float, float, float, 
     """The rows of beam_<number>.csv, header checked."""
     with (out / f"beam_{beam}.csv").open(encoding="utf-8", newline="") as stream:
         lines = list(csv.reader(stream))
-    assert lines[0] == ["layer", "spot", "energy_MeV", "x_mm", "y_mm", "mu"]
-    return [(int(a), int(b), float(c), float(d), float(e), float(f)) for a, b, c, d, e, f in lines[1:]]
+    assert lines[0] == ["layer", "spot", "energy_MeV", "x_mm", "y_mm", "mu", "protons", "time_ms"]
+    return [(int(a), int(b), float(c), float(d), float(e), float(f)) for a, b, c, d, e, f, *_ in lines[1:]]
 
 
 def dicom_bytes(plan: Any) -> bytes:

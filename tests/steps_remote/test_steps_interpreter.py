@@ -58,7 +58,7 @@ def test_sample_becomes_one_table_per_treatment_beam(tmp_path: Path) -> None:
     assert (run.code, run.stderr, run.error) == (0, "", "")
     assert sorted(each.name for each in run.out.iterdir()) == ["beam_2.csv", "beam_3.csv", "beams.json"]
     index = run.json("beams.json")
-    assert index["format"] == 1
+    assert index["format"] == 2
     assert index["plan"]["sop_instance_uid"] == str(pydicom.dcmread(plan_path).SOPInstanceUID)
     assert index["plan"]["sha256"] == hashlib.sha256(plan_path.read_bytes()).hexdigest()
     assert index["plan"]["input"] == f"{files.index(plan_path) + 1:06d}"
