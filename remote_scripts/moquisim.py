@@ -53,6 +53,12 @@ PARAMETERS = {
     "centroid_tolerance_mm": Number(1.0, 0.0, 20.0),
     "outside_limit_percent": Number(5.0, 0.0, 100.0),
     "mcsquare_folder": Text(),
+    "moqui_program": Text(),
+    "moqui_dialect": Choice("upstream", ("upstream", "clinical")),
+    "moqui_gantry_number": Whole(0, 0, 2),
+    "moqui_dose_factor": Number(0.0, 0.0, 1e12),
+    "moqui_histories_per_s": Number(1e5, 1.0, 1e12),
+    "moqui_on_cpu": Choice("no", ("no", "yes")),
 }
 
 
@@ -106,7 +112,9 @@ def _engine(parameters: Any) -> Any:
         from steplib.engines.mcsquare import MCsquare
 
         return MCsquare(parameters["mcsquare_folder"])
-    raise BadInput("The engine moqui is not there yet.")
+    from steplib.engines.moqui import Moqui
+
+    return Moqui(parameters)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,16 @@ if TYPE_CHECKING:
 
 NOTICE = "Research tool, not a medical device. Dose recomputed by a Monte Carlo engine, not for clinical use."
 # Kept from the engine's folder: what it was told and what it said. None of it holds patient data.
-_KEPT = ("plan.txt", "machine.txt", "density.txt", "material.txt", "config_0.txt", "log_0.txt")
+_KEPT = (
+    "plan.txt",
+    "machine.txt",
+    "density.txt",
+    "material.txt",
+    "config_0.txt",
+    "log_0.txt",
+    "case/machine.txt",
+    "batch_0/moqui_tps.in",
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,10 @@ def prepare(
     setups = [set_up(beam, plan, machine, upright=upright) for beam in beams]
     own = next(setup for setup in setups if setup.beam.number == number)
     if parameters["geometry"] == "water":
+        if machine.model.reference_plane_mm < parameters["isocentre_depth_mm"] + 3.0 * parameters["grid_mm"]:
+            raise BadInput(
+                "The beam model's reference plane would lie in the water: give a smaller isocentre_depth_mm."
+            )
         extents = [extent(setup, machine) for setup in setups]
         phantom = water_phantom(extents, own.frame, parameters["isocentre_depth_mm"], parameters["grid_mm"])
     else:
@@ -165,7 +178,7 @@ def _keep(folder: Path, kept: Path) -> None:
     kept.mkdir(parents=True, exist_ok=True)
     for name in _KEPT:
         if (folder / name).is_file():
-            shutil.copyfile(str(folder / name), str(kept / name))
+            shutil.copyfile(str(folder / name), str(kept / Path(name).name))
 
 
 def write(case: Case, engine: Any, doses: Mapping[str, Simulated], out: Path) -> None:

@@ -251,8 +251,8 @@ def test_r80_is_pstar_s_range(energy: float, mcsquare: str, tmp_path: Path) -> N
         replace(row, nominal_mev=value, mean_mev=value, sigma_mev=0.005 * value)
         for row, value in zip(MODEL.rows, (energy - 5.0, energy, energy + 5.0), strict=False)
     )
-    # The water begins in the plane where the beam does, so that no air takes energy.
-    model = replace(MODEL, rows=rows, reference_plane_mm=62.0)
+    # The beam begins just before the grid, so that hardly any air takes energy.
+    model = replace(MODEL, rows=rows, reference_plane_mm=64.0)
     spots = spots_of([(1, 100.0, 0.0, 0.0, 1.0)])
     spots = replace(spots, energy_mev=np.array([energy]))
     frame = BeamFrame.of(0.0, 0.0, ISOCENTRE)
@@ -261,7 +261,7 @@ def test_r80_is_pstar_s_range(energy: float, mcsquare: str, tmp_path: Path) -> N
     dose = MCsquare(mcsquare).simulate(task)
     found = r80(dose, task)
     curve = depth_dose(dose.dose_gy, water_depth(phantom, frame), phantom.voxel_mm3, 1.0)
-    analytic = expected(spots, model, 2.0, curve.depth_mm).distal(0.8)
+    analytic = expected(spots, model, 4.0, curve.depth_mm).distal(0.8)
     print(f"{energy:g} MeV: R80 {found:.2f} mm, PSTAR {PSTAR_MM[energy]:.2f} mm, {found - PSTAR_MM[energy]:+.2f}")
     assert found == pytest.approx(PSTAR_MM[energy], abs=1.0)
     assert analytic == pytest.approx(PSTAR_MM[energy], abs=0.5)

@@ -168,7 +168,7 @@ REFUSALS = {
     "too few batches": (lambda case: None, {"batches": 2}, "batches must be a whole number from 8"),
     "CT without CT": (lambda case: None, {"geometry": "ct"}, "needs a CT series, and the case holds none"),
     "CT upright": (lambda case: None, {"geometry": "ct", "gantry": "zero"}, "gantry: zero is for the water phantom"),
-    "a huge grid": (lambda case: None, {"grid_mm": 0.5}, "million voxels: give a larger grid_mm"),
+    "nozzle in the water": (machine("plane_mm: 500", "plane_mm: 41"), {}, "plane would lie in the water"),
 }  # fmt: skip
 
 
@@ -181,6 +181,13 @@ def test_refused_before_the_engine_starts(name: str, mcsquare: str, tmp_path: Pa
     assert (run.code, run.error) == (2, run.error)
     assert sentence in run.error
     assert not list(run.out.rglob("*.npz"))
+
+
+def test_a_grid_of_too_many_voxels_is_refused(mcsquare: str, tmp_path: Path) -> None:
+    case = field(tmp_path, [(100.0, [(-200.0, -200.0, 1.0), (200.0, 200.0, 1.0)])])
+    run = case.simulate(quick(mcsquare, grid_mm=0.5))
+    assert run.code == 2
+    assert "million voxels: give a larger grid_mm" in run.error
 
 
 def test_an_engine_that_is_not_there_is_said(tmp_path: Path) -> None:
