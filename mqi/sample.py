@@ -10,6 +10,7 @@ included.
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from dataclasses import dataclass
 from itertools import pairwise
@@ -76,12 +77,43 @@ def sample_beams(seed: int, *, treatment_beams: int = 2, layers: int = 6) -> tup
     return tuple(beams)
 
 
-def _spread_out_peak(distal_mm: float, layers: int, chance: random.Random) -> tuple[SampleLayer, ...]:
-    """Layers 4 mm of range apart, weighted after Bortfeld and Schlegel, Phys. Med. Biol. 41 (1996) 1331-1339.
+def training_beams(
+    seed: int, *, treatment_beams: int = 2, layers: int = 4, spots: int = 49
+) -> tuple[SampleBeam, ...]:
+    """Treatment beams for a full case (mqi sample): gantry 0, 270, 90, 180, …; couch 0; `spots` per layer.
+
+    They reach about 10 cm into water, with 100 to 130 MeV: a Monte Carlo run of the default size takes two cores a
+    minute.
+    """
+    chance = random.Random(f"training {seed}")
+    beams = []
+    for place in range(treatment_beams):
+        gantry = (0.0, 270.0, 90.0, 180.0)[place % 4]
+        shifted = treatment_beams > 1 and place == treatment_beams - 1
+        wet_mm = _RANGE_SHIFTER_WET_MM if shifted else 0.0
+        distal_mm = chance.uniform(90.0, 110.0) if not shifted else chance.uniform(60.0, 75.0) + wet_mm
+        beams.append(
+            SampleBeam(
+                number=place + 2,
+                name=f"{place + 1}G{int(gantry):03d}:TX",
+                gantry_deg=gantry,
+                couch_deg=0.0,
+                range_shifter_wet_mm=wet_mm,
+                layers=_spread_out_peak(distal_mm, layers, chance, spots),
+            )
+        )
+    return tuple(beams)
+
+
+def _spread_out_peak(
+    distal_mm: float, layers: int, chance: random.Random, count: int | None = None
+) -> tuple[SampleLayer, ...]:
+    """Layers up to 4 mm of range apart, weighted after Bortfeld and Schlegel, Phys. Med. Biol. 41 (1996) 1331-1339.
 
     Their exponent is taken as 1.6, not 1.77 as in Geiger's rule: straggling would let the distal edge droop.
     """
-    total_mu = chance.uniform(150.0, 400.0)
+    # However many spots there are, one gets what a spot of a real plan gets.
+    total_mu = chance.uniform(150.0, 400.0) * (1.0 if count is None else count / 49.0)
     steps = max(1, layers - 1)
     edges = [0.0, *((place + 0.5) / steps for place in range(layers - 1)), 1.0]
     left = [(1.0 - edge) ** (1.0 - 1.0 / 1.6) for edge in edges]
@@ -89,10 +121,13 @@ def _spread_out_peak(distal_mm: float, layers: int, chance: random.Random) -> tu
     weights = [before - after for before, after in pairwise(left)][::-1]
     found = []
     for place, weight in enumerate(weights):
-        range_cm = (distal_mm - 4.0 * place) / 10.0
+        # Many layers must not reach the surface of the water.
+        range_cm = (distal_mm - min(4.0, 0.6 * distal_mm / layers) * place) / 10.0
         radius_mm = 20.0 + 2.5 * (place % 3)
         grid = [5.0 * step for step in range(-5, 6)]
         inside = [(x, y) for y in grid for x in grid if x * x + y * y <= radius_mm**2]
+        if count is not None:
+            inside = _innermost(count)
         # A scanner goes back and forth.
         inside.sort(key=lambda spot: (spot[1], spot[0] if round(spot[1] / 5.0) % 2 == 0 else -spot[0]))
         shares = [chance.uniform(0.8, 1.2) for _ in inside]
@@ -100,6 +135,14 @@ def _spread_out_peak(distal_mm: float, layers: int, chance: random.Random) -> tu
         spots = tuple((x, y, share * scale) for (x, y), share in zip(inside, shares, strict=True))
         found.append(SampleLayer(round((range_cm / _ALPHA) ** (1.0 / _P), 3), spots))
     return tuple(found)
+
+
+def _innermost(spots: int) -> list[tuple[float, float]]:
+    """So many points of a 5 mm grid, the innermost."""
+    reach = math.isqrt(spots) + 1
+    steps = range(-reach, reach + 1)
+    points = sorted((x * x + y * y, y, x) for y in steps for x in steps)
+    return [(5.0 * x, 5.0 * y) for _, y, x in points[:spots]]
 
 
 def write_sample(folder: Path, seed: int, *, treatment_beams: int = 2, layers: int = 6) -> Path:
@@ -132,24 +175,14 @@ def uid(seed: int, what: str) -> str:
 
 def sample_plan(seed: int, beams: tuple[SampleBeam, ...]) -> Dataset:
     """The RT Ion Plan of these beams, with the setup beam before them; ready to be saved."""
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import UID, ExplicitVRLittleEndian
+    from pydicom.dataset import Dataset
 
-    plan = Dataset()
-    plan.file_meta = FileMetaDataset()
-    plan.file_meta.FileMetaInformationVersion = b"\x00\x01"
-    plan.file_meta.MediaStorageSOPClassUID = UID(_RT_ION_PLAN)
-    plan.file_meta.MediaStorageSOPInstanceUID = UID(uid(seed, "plan"))
-    plan.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    plan.file_meta.ImplementationClassUID = UID(uid(0, "implementation"))
-    plan.file_meta.ImplementationVersionName = "MQI_SAMPLE"
-    _fill(
+    plan = new_file(_RT_ION_PLAN, uid(seed, "plan"))
+    fill(
         plan,
         SpecificCharacterSet="ISO_IR 192",
         InstanceCreationDate="20260105",
         InstanceCreationTime="080000",
-        SOPClassUID=_RT_ION_PLAN,
-        SOPInstanceUID=uid(seed, "plan"),
         StudyDate="20260105",
         StudyTime="080000",
         AccessionNumber="",
@@ -177,14 +210,14 @@ def sample_plan(seed: int, beams: tuple[SampleBeam, ...]) -> Dataset:
         RTPlanGeometry="TREATMENT_DEVICE",
         ApprovalStatus="UNAPPROVED",
     )
-    patient_setup = _fill(Dataset(), PatientSetupNumber=1, PatientPosition="HFS", SetupTechnique="ISOCENTRIC")
+    patient_setup = fill(Dataset(), PatientSetupNumber=1, PatientPosition="HFS", SetupTechnique="ISOCENTRIC")
     plan.PatientSetupSequence = [patient_setup]
-    references = [_fill(Dataset(), ReferencedBeamNumber=1)]
+    references = [fill(Dataset(), ReferencedBeamNumber=1)]
     for beam in beams:
         references.append(
-            _fill(Dataset(), BeamMeterset=_decimal(beam.meterset), ReferencedBeamNumber=beam.number)
+            fill(Dataset(), BeamMeterset=decimal(beam.meterset), ReferencedBeamNumber=beam.number)
         )
-    group = _fill(
+    group = fill(
         Dataset(),
         FractionGroupNumber=1,
         NumberOfFractionsPlanned=30,
@@ -197,19 +230,36 @@ def sample_plan(seed: int, beams: tuple[SampleBeam, ...]) -> Dataset:
     return plan
 
 
-def _fill(dataset: Dataset, **values: Any) -> Dataset:
+def new_file(sop_class: str, sop_instance: str) -> Dataset:
+    """A data set with the file meta information of a DICOM file and nothing else but its SOP class and instance."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import UID, ExplicitVRLittleEndian
+
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.FileMetaInformationVersion = b"\x00\x01"
+    dataset.file_meta.MediaStorageSOPClassUID = UID(sop_class)
+    dataset.file_meta.MediaStorageSOPInstanceUID = UID(sop_instance)
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.ImplementationClassUID = UID(uid(0, "implementation"))
+    dataset.file_meta.ImplementationVersionName = "MQI_SAMPLE"
+    return fill(dataset, SOPClassUID=sop_class, SOPInstanceUID=sop_instance)
+
+
+def fill(dataset: Dataset, **values: Any) -> Dataset:
+    """The data set with these attributes."""
     for keyword, value in values.items():
         setattr(dataset, keyword, value)
     return dataset
 
 
-def _decimal(value: float) -> str:
+def decimal(value: float) -> str:
     """A number as DS text: at most 16 characters."""
     return f"{value:.10g}"
 
 
 def _beam(dataset: Dataset, number: int, name: str, delivery: str) -> Dataset:
-    return _fill(
+    return fill(
         dataset,
         Manufacturer="mqi sample",
         TreatmentMachineName=MACHINE,
@@ -235,13 +285,13 @@ def _beam(dataset: Dataset, number: int, name: str, delivery: str) -> Dataset:
 def _position(gantry_deg: float, couch_deg: float) -> dict[str, Any]:
     """What the first control point says about where everything stands."""
     return {
-        "GantryAngle": _decimal(gantry_deg),
+        "GantryAngle": decimal(gantry_deg),
         "GantryRotationDirection": "NONE",
         "GantryPitchAngle": 0.0,
         "GantryPitchRotationDirection": "NONE",
         "BeamLimitingDeviceAngle": "0",
         "BeamLimitingDeviceRotationDirection": "NONE",
-        "PatientSupportAngle": _decimal(couch_deg),
+        "PatientSupportAngle": decimal(couch_deg),
         "PatientSupportRotationDirection": "NONE",
         "TableTopPitchAngle": 0.0,
         "TableTopPitchRotationDirection": "NONE",
@@ -259,11 +309,11 @@ def _setup_beam(dataset: Dataset) -> Dataset:
     from pydicom.dataset import Dataset as Point
 
     points = [
-        _fill(Point(), ControlPointIndex=index, CumulativeMetersetWeight="", KVP="100") for index in (0, 1)
+        fill(Point(), ControlPointIndex=index, CumulativeMetersetWeight="", KVP="100") for index in (0, 1)
     ]
-    _fill(points[0], **_position(0.0, 0.0))
+    fill(points[0], **_position(0.0, 0.0))
     beam = _beam(dataset, 1, "SETUP", "SETUP")
-    return _fill(
+    return fill(
         beam, RadiationType="PHOTON", ScanMode="NONE", NumberOfControlPoints=2, IonControlPointSequence=points
     )
 
@@ -273,14 +323,14 @@ def _treatment_beam(meant: SampleBeam) -> Dataset:
 
     beam = _beam(Dataset(), meant.number, meant.name, "TREATMENT")
     if meant.range_shifter_wet_mm > 0.0:
-        shifter = _fill(
+        shifter = fill(
             Dataset(),
             AccessoryCode="RS_4CM",
             RangeShifterNumber=1,
             RangeShifterID="RS_4CM",
             RangeShifterType="BINARY",
         )
-        _fill(beam, NumberOfRangeShifters=1, RangeShifterSequence=[shifter])
+        fill(beam, NumberOfRangeShifters=1, RangeShifterSequence=[shifter])
     # Weights count differently from MU, as in plans of real systems: a reader has to scale.
     weight_per_mu = 0.625
     points: list[Dataset] = []
@@ -290,11 +340,11 @@ def _treatment_beam(meant: SampleBeam) -> Dataset:
         weights = [mu * weight_per_mu for _, _, mu in layer.spots]
         for pair, carried in ((0, weights), (1, [0.0] * len(weights))):
             cumulative += sum(weights) if pair else 0.0
-            point = _fill(
+            point = fill(
                 Dataset(),
                 ControlPointIndex=len(points),
-                CumulativeMetersetWeight=_decimal(cumulative),
-                NominalBeamEnergy=_decimal(layer.energy_mev),
+                CumulativeMetersetWeight=decimal(cumulative),
+                NominalBeamEnergy=decimal(layer.energy_mev),
                 ScanSpotTuneID="4.0",
                 NumberOfScanSpotPositions=len(weights),
                 ScanSpotPositionMap=flat,
@@ -303,9 +353,9 @@ def _treatment_beam(meant: SampleBeam) -> Dataset:
                 NumberOfPaintings=1,
             )
             points.append(point)
-    _fill(points[0], **_position(meant.gantry_deg, meant.couch_deg))
+    fill(points[0], **_position(meant.gantry_deg, meant.couch_deg))
     if meant.range_shifter_wet_mm > 0.0:
-        setting = _fill(
+        setting = fill(
             Dataset(),
             RangeShifterSetting="IN",
             IsocenterToRangeShifterDistance=380.0,
@@ -313,11 +363,11 @@ def _treatment_beam(meant: SampleBeam) -> Dataset:
             ReferencedRangeShifterNumber=1,
         )
         points[0].RangeShifterSettingsSequence = [setting]
-    return _fill(
+    return fill(
         beam,
         RadiationType="PROTON",
         ScanMode="MODULATED",
-        FinalCumulativeMetersetWeight=_decimal(cumulative),
+        FinalCumulativeMetersetWeight=decimal(cumulative),
         NumberOfControlPoints=len(points),
         IonControlPointSequence=points,
     )

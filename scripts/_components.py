@@ -5,15 +5,33 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from pathlib import Path
+
+from _venv import ROOT
 
 # Program -> Debian package.
 PROGRAMS = {
+    "dciodvfy": "dicom3tools",
     "systemd-analyze": "systemd",
     "dbus-daemon": "dbus",
     "crontab": "cron",
     "unshare": "util-linux",
     "xmllint": "libxml2-utils",
 }
+
+
+# The CPU dose engine of the shipped workflow; kept between runs.
+MCSQUARE = ROOT / ".cache" / "mcsquare"
+
+
+def install_mcsquare(python: Path) -> None:
+    """Get MCsquare (an 83 MB download the first time), or say that it could not be had."""
+    if (MCSQUARE / "Materials").is_dir():
+        return
+    print("getting the dose engine MCsquare (83 MB) …", flush=True)
+    script = ROOT / "remote_scripts" / "get_mcsquare.py"
+    if subprocess.run([str(python), str(script), "--to", str(MCSQUARE)], check=False).returncode:
+        print("it could not be had; the tests that need it say so", flush=True)
 
 
 def install_components() -> None:

@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from _components import MCSQUARE, install_mcsquare
 from _venv import ROOT, ensure
 
 LIMIT_S = 300.0
@@ -21,7 +22,11 @@ LIMIT_S = 300.0
 
 def main() -> int:
     """The demo with the checkout's virtual environment."""
+    if sys.argv[1:2] in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
     python = ensure("steps")
+    install_mcsquare(python)
     return run(python, Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "demo-output").resolve())
 
 
@@ -46,9 +51,10 @@ def run(python: Path, folder: Path) -> int:
 
     if mqi("init", "--yes", "--cases", str(cases), "--results", str(folder / "results")).returncode:
         return 1
-    # A sample need not lie still for a minute.
+    # A sample need not lie still for a minute, and the steps find the dose engine by their host's environment.
     config = folder / "mqi.yaml"
     text = config.read_text(encoding="utf-8").replace("#quiet: 1 min", "quiet: 1s")
+    text = text.replace("#environment: {}", "environment: " + json.dumps({"MCSQUARE_FOLDER": str(MCSQUARE)}))
     config.write_text(text, encoding="utf-8")
     print("\nmaking a sample case: an RT Ion Plan with a setup beam and two treatment beams", flush=True)
     code = "import sys, pathlib; from mqi.sample import write_sample; print(write_sample(pathlib.Path(sys.argv[1]), seed=1))"

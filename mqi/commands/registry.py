@@ -34,6 +34,7 @@ MODULE_OF: Mapping[str, str] = {
     "init": "setup",
     "config": "setup",
     "schedule": "schedule",
+    "sample": "sample",
 }
 
 

@@ -1,4 +1,4 @@
-"""Which of a case's inputs is the RT Ion Plan: told by content, never by name or position.
+"""The inputs of a case, and which of them is the RT Ion Plan: told by content, never by name or position.
 
 SOP classes: DICOM PS3.4 B.5. The files lie as <input-dir>/000001 …; inputs.json says what was sent.
 """
@@ -12,11 +12,11 @@ import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, Sequence
 
 from .dicom import Item
 from .parameters import read_object
-from .report import BadInput, Progress
+from .report import BadInput
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -29,23 +29,27 @@ _DAMAGED = "damaged"
 
 @dataclass(frozen=True)
 class Input:
-    """One file of the case: its number (also its name on the host), size in bytes, SHA-256 as hex."""
+    """One file of the case: its number (also its name on the host), size in bytes, SHA-256 as hex, and its path in
+    the case (with `/`; it may hold patient data, and is for finding what belongs together only)."""
 
     number: str
     size: int
     sha256: str
+    path: str = ""
 
 
 @dataclass(frozen=True)
 class FoundPlan:
-    """The RT Ion Plan, read completely, and the input it came from."""
+    """The RT Ion Plan, read completely, and the input it came from. `classes`: the SOP class of every input by its
+    number; None for what is no DICOM file."""
 
     dataset: Dataset
     source: Input
+    classes: Mapping[str, Optional[str]]
 
 
 def read_inputs(path: Path) -> List[Input]:
-    """The entries of inputs.json: {"inputs": [{"n": "000001", "size", "sha256", …}]}; paths stay unread."""
+    """The entries of inputs.json: {"inputs": [{"n": "000001", "path", "size", "sha256"}]}."""
     entries = read_object(path, "The list of inputs").get("inputs")
     if not isinstance(entries, list) or not entries:
         raise BadInput("The list of inputs names no file.")
@@ -62,14 +66,17 @@ def read_inputs(path: Path) -> List[Input]:
             and re.fullmatch(r"[0-9a-f]{64}", digest)
         ):
             raise BadInput("The list of inputs has an entry without number, size or SHA-256.")
-        inputs.append(Input(number, size, digest))
+        name = entry.get("path", "")
+        if not isinstance(name, str):
+            raise BadInput("The list of inputs has an entry whose path is no text.")
+        inputs.append(Input(number, size, digest, name))
     return inputs
 
 
-def find_plan(inputs: Sequence[Input], folder: Path, progress: Progress) -> FoundPlan:
+def find_plan(inputs: Sequence[Input], folder: Path, progress: Callable[[float, str], None]) -> FoundPlan:
     """Reads the one RT Ion Plan among the inputs. BadInput: there is none, more than one, a damaged one."""
     _silence_pydicom()
-    classes = {}
+    classes: Dict[str, Optional[str]] = {}
     for done, each in enumerate(inputs):
         progress(0.5 * done / len(inputs), "looking for the RT Ion Plan")
         classes[each.number] = _sop_class(_path(folder, each))
@@ -87,7 +94,18 @@ def find_plan(inputs: Sequence[Input], folder: Path, progress: Progress) -> Foun
         if photon:
             raise BadInput(f"The case holds a photon RT Plan (input {photon[0]}) and no RT Ion Plan.")
         raise BadInput(f"None of the {len(inputs)} inputs is an RT Ion Plan.")
-    return FoundPlan(_read_whole(_path(folder, ion[0]), ion[0]), ion[0])
+    content = read_input(folder, ion[0])
+    return FoundPlan(
+        read_dicom(content, f"The RT Ion Plan (input {ion[0].number})", "RTPLAN"), ion[0], classes
+    )
+
+
+def read_input(folder: Path, each: Input) -> bytes:
+    """The content of an input. BadInput when it is not the file that was sent."""
+    content = _path(folder, each).read_bytes()
+    if hashlib.sha256(content).hexdigest() != each.sha256:
+        raise BadInput(f"Input {each.number} is not the file that was sent: its SHA-256 differs.")
+    return content
 
 
 def _path(folder: Path, each: Input) -> Path:
@@ -125,15 +143,11 @@ def _sop_class(path: Path) -> Optional[str]:
     return str(found)
 
 
-def _read_whole(path: Path, source: Input) -> Dataset:
+def read_dicom(content: bytes, where: str, modality: str) -> Dataset:
+    """The whole data set. BadInput, beginning with `where`: it ends early, cannot be parsed, is something else."""
     from pydicom import dcmread
 
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != source.sha256:
-        raise BadInput(f"Input {source.number} is not the file that was sent: its SHA-256 differs.")
-    damaged = BadInput(
-        f"The RT Ion Plan (input {source.number}) is damaged: it ends early or cannot be parsed."
-    )
+    damaged = BadInput(f"{where} is damaged: it ends early or cannot be parsed.")
     try:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
@@ -146,9 +160,9 @@ def _read_whole(path: Path, source: Input) -> Dataset:
         raise damaged from None
     if cut or any("end of file" in str(each.message).lower() for each in told):
         raise damaged
-    plan = Item(dataset, "The RT Ion Plan")
-    if plan.text("Modality") != "RTPLAN":
-        raise plan.problem("Modality", "does not say RTPLAN as")
+    item = Item(dataset, where if modality != "RTPLAN" else "The RT Ion Plan")
+    if item.text("Modality") != modality:
+        raise item.problem("Modality", f"does not say {modality} as")
     return dataset
 
 

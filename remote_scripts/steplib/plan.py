@@ -82,9 +82,15 @@ class Beam:
 
 @dataclass(frozen=True)
 class Plan:
+    """`beams`: the treatment beams, by number; `other_beams`: the numbers of the others. The IDs are for comparison
+    with delivery records, and go into no output."""
+
     sop_instance_uid: str
     fractions: Optional[int]
-    beams: Tuple[Beam, ...]  # by number
+    beams: Tuple[Beam, ...]
+    other_beams: Tuple[int, ...] = ()
+    patient_id: str = ""
+    study_uid: str = ""
 
 
 def read_plan(dataset: Dataset, site_wet_mm: Mapping[str, float], energies_mev: Tuple[float, float]) -> Plan:
@@ -119,7 +125,14 @@ def read_plan(dataset: Dataset, site_wet_mm: Mapping[str, float], energies_mev: 
         raise BadInput(f"None of the {len(beams)} beams of the RT Ion Plan is a treatment beam.")
     if len({beam.machine for beam in treatment}) > 1:
         raise BadInput("The treatment beams of the RT Ion Plan are for different machines.")
-    return Plan(uid, fractions, tuple(treatment))
+    return Plan(
+        sop_instance_uid=uid,
+        fractions=fractions,
+        beams=tuple(treatment),
+        other_beams=tuple(sorted(number for number, beam in beams.items() if beam is None)),
+        patient_id=plan.text("PatientID"),
+        study_uid=plan.text("StudyInstanceUID"),
+    )
 
 
 def is_treatment(beam: Item) -> bool:

@@ -1,25 +1,27 @@
-"""The interface between the steps: `beams.json` and one `beam_<number>.csv` per treatment beam.
+"""The interface between the steps: `beams.json`, and per treatment beam one table of its planned spots and, when
+there is a delivery record, one of its delivered spots (steplib/spot_table.py).
 
 beams.json:
 
-    {"format": 1,
+    {"format": 2,
      "plan": {"sop_instance_uid", "input": number of the input, "sha256": of the plan file, "fractions"},
      "machine": TreatmentMachineName (of the first beam),
+     "machine_file": {"name", "sha256"} of the room's file that was used, or null,
      "beams": [{"number", "name", "machine", "file": "beam_2.csv", "sha256": of that file,
                 "spots": count, "layers": count, "energies_MeV": [per layer], "total_mu", "beam_meterset",
                 "gantry_deg", "couch_deg", "isocentre_mm": [x, y, z] or null, "snout_mm",
                 "virtual_source_axis_mm": [x, y] or null, "apertures": count, "range_shifters": [{"number",
                 "id", "type", "wet_mm", "isocentre_distance_mm"}], "layer_table": [{"layer", "control_point",
                 "energy_MeV", "spots", "mu", "range_shifter_wet_mm",
-                                 "spot_size_fwhm_mm": [x, y] or null}]}]}
-
-beam_<number>.csv: UTF-8, LF, one header line, one line per spot in the plan's order:
-
-    layer,spot,energy_MeV,x_mm,y_mm,mu
-    layer   from 1, delivering control points only
-    spot    from 1 within the layer, in the order of the position map
-    mu      monitor units per fraction; x, y at the isocentre, IEC gantry system. Numbers are written in full
-            (the shortest decimal that reads back as the same binary number).
+                                 "spot_size_fwhm_mm": [x, y] or null}],
+                "delivered": null (no delivery record among the inputs), or
+                    {"file": "delivered_2.csv", "sha256", "source": "ptn" | "record" | "csv",
+                     "spots": rows of the file, "layers": how many of the plan's layers were delivered,
+                     "complete": all of them, "total_mu", "interlocks", "deliveries": how many records,
+                     "mu_from": a sentence that says where the MU come from,
+                     "positions_measured": false when the record repeats the planned positions exactly,
+                     "layer_table": [{"layer", "energy_MeV", "spots", "mu", "interlocks", "paintings"}],
+                     "log": {"folder": "log/beam_2", "counts_per_mu": for whom reads the counts there}}}]}
 
 Neither holds a patient's name or ID.
 """
@@ -32,14 +34,18 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Tuple
 
 from .parameters import is_number, read_object
 from .plan import Beam, Plan
 from .report import BadInput
 
-FORMAT = 1
-HEADER = ("layer", "spot", "energy_MeV", "x_mm", "y_mm", "mu")
+if TYPE_CHECKING:
+    from .delivered import DeliveredBeam
+    from .spot_table import SpotTable
+
+FORMAT = 2
+HEADER = ("layer", "spot", "energy_MeV", "x_mm", "y_mm", "mu", "protons", "time_ms")
 INDEX = "beams.json"
 
 
@@ -62,40 +68,48 @@ class BeamTable:
     spots: int
 
 
-def beam_csv(beam: Beam) -> bytes:
-    """The content of beam_<number>.csv."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER)
-    for number, layer in enumerate(beam.layers, 1):
-        for spot_number, spot in enumerate(layer.spots, 1):
-            numbers = (layer.energy_mev, spot.x_mm, spot.y_mm, spot.mu)
-            writer.writerow((number, spot_number, *map(repr, numbers)))
-    return text.getvalue().encode("utf-8")
+def write_tables(
+    out: Path,
+    plan: Plan,
+    source: Mapping[str, Any],
+    machine_file: Optional[Mapping[str, str]],
+    planned: Mapping[int, SpotTable],
+    delivered: Mapping[int, DeliveredBeam],
+) -> None:
+    """Writes the tables of every beam, then beams.json.
 
+    `source`: what of the plan's origin goes into "plan". `planned`, `delivered`: by beam number; a beam without a
+    delivery record is not in the latter.
+    """
+    from .moqui_log import counts_per_mu
+    from .spot_table import spot_csv
 
-def write_tables(out: Path, plan: Plan, input_number: str, input_sha256: str) -> None:
-    """Writes the CSV of every beam, then beams.json."""
     entries = []
     for beam in plan.beams:
-        content = beam_csv(beam)
-        name = f"beam_{beam.number}.csv"
-        (out / name).write_bytes(content)
-        entries.append(_entry(beam, name, hashlib.sha256(content).hexdigest()))
+        digest = _write(out / f"beam_{beam.number}.csv", spot_csv(planned[beam.number]))
+        entry = _entry(beam, f"beam_{beam.number}.csv", digest)
+        entry["delivered"] = None
+        found = delivered.get(beam.number)
+        if found is not None:
+            name = f"delivered_{beam.number}.csv"
+            digest = _write(out / name, spot_csv(found.table))
+            log = {"folder": f"log/beam_{beam.number}", "counts_per_mu": counts_per_mu(found)}
+            entry["delivered"] = {"file": name, "sha256": digest, **found.facts, "log": log}
+        entries.append(entry)
     index = {
         "format": FORMAT,
-        "plan": {
-            "sop_instance_uid": plan.sop_instance_uid,
-            "input": input_number,
-            "sha256": input_sha256,
-            "fractions": plan.fractions,
-        },
+        "plan": {"sop_instance_uid": plan.sop_instance_uid, **source, "fractions": plan.fractions},
         "machine": plan.beams[0].machine,
+        "machine_file": machine_file,
         "beams": entries,
     }
-    (out / INDEX).write_bytes(
-        (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace")
-    )
+    _write(out / INDEX, (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+
+
+def _write(path: Path, content: bytes) -> str:
+    """The SHA-256 of what was written."""
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _entry(beam: Beam, name: str, digest: str) -> Dict[str, Any]:
@@ -183,7 +197,7 @@ def _rows(content: bytes, name: str) -> List[_Row]:
         if tuple(next(lines, ())) != HEADER:
             raise ValueError
         for line in lines:
-            layer, _, energy_mev, _, _, mu = line
+            layer, _, energy_mev, _, _, mu, _, _ = line
             row = _Row(int(layer), float(energy_mev), float(mu))
             if not is_number(row.energy_mev) or not is_number(row.mu) or row.mu < 0.0:
                 raise ValueError
