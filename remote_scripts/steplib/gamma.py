@@ -27,6 +27,7 @@ from typing import Any, Iterator, List, Tuple
 
 import numpy as np
 
+from .boxes import Boxes, corner_doses, dose_and_slope, flat_index, refine, weights_of
 from .dose_grid import DoseGrid
 
 # The lattice per DTA, and the greatest edge of a box per DTA.
@@ -139,17 +140,6 @@ def _factors(evaluated: DoseGrid, criteria: Criteria) -> Tuple[int, int, int]:
     return x, y, z
 
 
-@dataclass(frozen=True)
-class _Boxes:
-    """The evaluated dose around some reference points, refined: corner doses (nz, ny, nx) and each box's range."""
-
-    corners: Any
-    low: Any
-    high: Any
-    origin_mm: Any
-    edge_mm: Any
-
-
 def _gamma_at(
     reference: DoseGrid, evaluated: DoseGrid, criteria: Criteria, places: Any, highest: float
 ) -> Tuple[Any, int]:
@@ -160,63 +150,11 @@ def _gamma_at(
     low = np.array(evaluated.origin_mm)
     high = low + (np.array(evaluated.dose_gy.shape[::-1]) - 1) * np.array(evaluated.spacing_mm)
     inside = np.all((points_mm >= low - 1e-6) & (points_mm <= high + 1e-6), axis=1)
-    boxes = _refine(evaluated, criteria, points_mm)
+    boxes = refine(evaluated, _factors(evaluated, criteria), points_mm, criteria.cap * criteria.distance_mm)
     best = np.full(doses.shape, criteria.cap**2, dtype=np.float32)
     if boxes is not None:
         _search(boxes, points_mm, doses, scale, inside, criteria, best)
     return np.sqrt(best), int(np.count_nonzero(~inside))
-
-
-def _refine(evaluated: DoseGrid, criteria: Criteria, points_mm: Any) -> "_Boxes | None":
-    """The part of the evaluated grid within reach of the points, cut into boxes; None: no part is."""
-    origin, spacing = np.array(evaluated.origin_mm), np.array(evaluated.spacing_mm)
-    counts = np.array(evaluated.dose_gy.shape[::-1])
-    reach = criteria.cap * criteria.distance_mm
-    first = np.floor((points_mm.min(axis=0) - reach - origin) / spacing).astype(int)
-    last = np.ceil((points_mm.max(axis=0) + reach - origin) / spacing).astype(int)
-    first, last = np.maximum(first, 0), np.minimum(last, counts - 1)
-    if np.any(first > last):
-        return None
-    part = evaluated.dose_gy[first[2] : last[2] + 1, first[1] : last[1] + 1, first[0] : last[0] + 1]
-    dose = np.asarray(part, dtype=np.float32)
-    factors = _factors(evaluated, criteria)
-    for axis, factor in zip((2, 1, 0), factors):
-        dose = _finer(dose, axis, factor)
-    low = high = dose
-    for axis in range(3):
-        # A grid of one plane has boxes without thickness.
-        ahead, behind = (_sides(low, axis), _sides(high, axis))
-        low, high = np.minimum(*ahead), np.maximum(*behind)
-    return _Boxes(dose, low, high, origin + first * spacing, spacing / np.array(factors))
-
-
-def _finer(dose: Any, axis: int, factor: int) -> Any:
-    """The array with factor - 1 linearly interpolated values between neighbours along `axis`."""
-    if factor == 1 or dose.shape[axis] == 1:
-        return dose
-    left, right = _sides(dose, axis)
-    shape = list(dose.shape)
-    shape[axis] = (dose.shape[axis] - 1) * factor + 1
-    finer = np.empty(shape, dtype=np.float32)
-    place: List[Any] = [slice(None)] * 3
-    for step in range(factor):
-        place[axis] = slice(step, shape[axis] - 1, factor)
-        share = np.float32(step / factor)
-        finer[tuple(place)] = left if step == 0 else left + share * (right - left)
-    place[axis], end = slice(-1, None), [slice(None)] * 3
-    end[axis] = slice(-1, None)
-    finer[tuple(place)] = dose[tuple(end)]
-    return finer
-
-
-def _sides(array: Any, axis: int) -> Tuple[Any, Any]:
-    """Neighbours along an axis, each as long as there are boxes between them (one, where there is one value)."""
-    if array.shape[axis] == 1:
-        return array, array
-    left: List[Any] = [slice(None)] * 3
-    right: List[Any] = [slice(None)] * 3
-    left[axis], right[axis] = slice(None, -1), slice(1, None)
-    return array[tuple(left)], array[tuple(right)]
 
 
 @dataclass(frozen=True)
@@ -235,7 +173,7 @@ class _Shell:
 
 
 def _search(
-    boxes: _Boxes, points_mm: Any, doses: Any, scale: Any, inside: Any, criteria: Criteria, best: Any
+    boxes: Boxes, points_mm: Any, doses: Any, scale: Any, inside: Any, criteria: Criteria, best: Any
 ) -> None:
     """Lowers `best`, the squared gamma of each point, to the least value on the lattice."""
     unit = boxes.edge_mm / criteria.distance_mm
@@ -260,7 +198,7 @@ def _search(
 
 
 def _descend(
-    boxes: _Boxes, within: Any, unit: Any, doses: Any, scale: Any, chosen: Any, at: Any, best: Any
+    boxes: Boxes, within: Any, unit: Any, doses: Any, scale: Any, chosen: Any, at: Any, best: Any
 ) -> None:
     """Lowers `best` of the chosen points by Gauss-Newton steps from where `at` says (relative to the point, DTA).
 
@@ -273,7 +211,7 @@ def _descend(
         low, high = -start * unit, (last - start) * unit
         place = at[who]
         for step in range(_DESCENTS):
-            values, slopes = _dose_and_slope(boxes, start + place / unit)
+            values, slopes = dose_and_slope(boxes, start + place / unit)
             off = (values - doses[who]) / scale[who]
             slope = slopes / (unit * scale[who][:, None])
             found = (np.sum(place**2, axis=1) + off**2).astype(np.float32)
@@ -284,23 +222,6 @@ def _descend(
             target = -slope * (flat / (1.0 + np.sum(slope**2, axis=1)))[:, None]
             # A whole step may jump over a bend of the dose to and fro; from the third on, half of it is taken.
             place = np.clip(target if step < 2 else (target + place) / 2.0, low, high)
-
-
-def _dose_and_slope(boxes: _Boxes, where: Any) -> Tuple[Any, Any]:
-    """(dose (count), its derivatives (count, 3) per box edge) at places (count, 3: x, y, z) in boxes."""
-    limit = np.maximum(np.array(boxes.corners.shape[::-1]) - 2, 0)
-    base = np.clip(np.floor(where + 1e-9).astype(np.int64), 0, limit)
-    x, y, z = (where - base).T
-    corners = _corner_doses(boxes, base)
-    along_x = corners[1::2] - corners[0::2]
-    lines = corners[0::2] + x * along_x
-    along_y = lines[1::2] - lines[0::2]
-    planes = lines[0::2] + y * along_y
-    slope_x = (along_x[0] + y * (along_x[1] - along_x[0])) * (1.0 - z)
-    slope_x += (along_x[2] + y * (along_x[3] - along_x[2])) * z
-    slope_y = along_y[0] + z * (along_y[1] - along_y[0])
-    slope_z = planes[1] - planes[0]
-    return planes[0] + z * slope_z, np.stack([slope_x, slope_y, slope_z], axis=1)
 
 
 def _groups(share: Any) -> List[Any]:
@@ -320,7 +241,7 @@ def _shells(unit: Any, low: Any, high: Any, cap: float) -> List[_Shell]:
     nodes = np.array(list(itertools.product(*(np.arange(count + 1) / count for count in steps))))
     alike = bool(np.all(high - low < 1e-4))
     edges = np.array([*(edge**2 for edge in _SHELLS if edge < cap), cap**2])
-    weights, own_places = _weights(nodes).astype(np.float32), (nodes * unit).astype(np.float32)
+    weights, own_places = weights_of(nodes).astype(np.float32), (nodes * unit).astype(np.float32)
     found = []
     reach = [range(-math.ceil(cap / each) - 1, math.ceil(cap / each) + 2) for each in unit]
     for shift in itertools.product(*reach):
@@ -339,7 +260,7 @@ def _shells(unit: Any, low: Any, high: Any, cap: float) -> List[_Shell]:
 
 
 def _look_into(
-    boxes: _Boxes, shell: _Shell, alive: Any, base: Any, share: Any, unit: Any, doses: Any,
+    boxes: Boxes, shell: _Shell, alive: Any, base: Any, share: Any, unit: Any, doses: Any,
     scale: Any, at: Any, best: Any
 ) -> None:
     """Lowers `best` of the points `alive` to the least value at the nodes of one shell in one box."""
@@ -347,14 +268,14 @@ def _look_into(
     place = base[alive] + shell.shift
     fits = np.all((place >= 0) & (place < counts), axis=1)
     who, place = alive[fits], place[fits]
-    flat = _flat(place, boxes.low.shape)
+    flat = flat_index(place, boxes.low.shape)
     target = doses[who]
     off = np.maximum(np.maximum(np.take(boxes.low, flat) - target, target - np.take(boxes.high, flat)), 0.0)
     useful = np.flatnonzero(shell.least + (off / scale[who]) ** 2 < best[who] - _CLOSE)
     for some in _parts(useful, max(1, _VALUES // len(shell.weights))):
         one = who[some]
         # The weights of a node add up to 1: the difference of doses is interpolated like the dose.
-        corners = (_corner_doses(boxes, place[some]) - doses[one]) / scale[one]
+        corners = (corner_doses(boxes, place[some]) - doses[one]) / scale[one]
         values = shell.weights @ corners.astype(np.float32)
         np.square(values, out=values)
         if shell.squares is not None:
@@ -381,23 +302,3 @@ def _squared_distances(nodes: Any, points: Any) -> Any:
 def _parts(indices: Any, length: int) -> Iterator[Any]:
     for start in range(0, len(indices), length):
         yield indices[start : start + length]
-
-
-def _flat(place: Any, shape: Tuple[int, int, int]) -> Any:
-    return (place[:, 2] * shape[1] + place[:, 1]) * shape[2] + place[:, 0]
-
-
-def _weights(nodes: Any) -> Any:
-    """Trilinear weights (count, 8) of places (count, 3: x, y, z within 0..1), in the order of _corner_doses."""
-    x, y, z = nodes[:, 0], nodes[:, 1], nodes[:, 2]
-    pairs = itertools.product(((1.0 - z), z), ((1.0 - y), y), ((1.0 - x), x))
-    return np.stack([c * b * a for c, b, a in pairs], axis=1)
-
-
-def _corner_doses(boxes: _Boxes, place: Any) -> Any:
-    """Doses (8, count) at the corners of boxes; x runs fastest."""
-    nz, ny, nx = boxes.corners.shape
-    first = _flat(place, boxes.corners.shape)
-    steps = ((0, ny * nx * (nz > 1)), (0, nx * (ny > 1)), (0, 1 * (nx > 1)))
-    flat = boxes.corners.reshape(-1)
-    return np.stack([flat[first + (dz + dy + dx)] for dz, dy, dx in itertools.product(*steps)])
