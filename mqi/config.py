@@ -15,6 +15,7 @@ from mqi.config_shape import local_path
 from mqi.errors import ConfigurationProblem
 from mqi.resources import packaged_config
 from mqi.settings import (
+    GpuRules,
     Group,
     HostSettings,
     Logging,
@@ -166,7 +167,8 @@ def _host(values: dict[str, Any]) -> HostSettings:
     if ssh is not None:
         jump = ssh["jump"]
         ssh = Ssh(**{**ssh, "jump": None if jump is None else SshLogin(**jump)})
-    return HostSettings(**{**values, "queue": Queue(**queue), "ssh": ssh})
+    rules = GpuRules(**values["gpu_rules"])
+    return HostSettings(**{**values, "queue": Queue(**queue), "gpu_rules": rules, "ssh": ssh})
 
 
 def _problem(reading: Reading, mistakes: list[Mistake]) -> ConfigurationProblem:
