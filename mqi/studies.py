@@ -52,22 +52,19 @@ def fractions(store: Store, room: str, path: str) -> list[Case]:
     return [case_from(row) for row in rows]
 
 
-def open_studies(store: Store, room: str) -> set[str]:
-    """The paths of this room below which something still waits to be judged."""
-    return {case.path for case in store.cases(*UNPROMISED) if case.room == room and case.run_key is None}
+def settled_studies(store: Store, room: str, looked_after: float) -> dict[str, str]:
+    """Path -> folder times (JSON) of the studies with nothing open that were looked at after `looked_after`.
 
-
-def settled_study(
-    store: Store, room: str, path: str, looked_after: float
-) -> tuple[tuple[str, int], ...] | None:
-    """The folder times of a study with nothing open that was looked at after `looked_after`, else None.
-
-    One look-up by key, however many fractions it has.
+    In one query: those that are no longer on disk have not been looked at lately, and are left out.
     """
-    row = study(store, room, path)
-    if row.looked_at <= looked_after:
-        return None
-    return tuple((str(name), int(stamp)) for name, stamp in json.loads(row.folders)) or None
+    still_open = {
+        case.path for case in store.cases(*UNPROMISED) if case.room == room and case.run_key is None
+    }
+    rows = store.database.read(
+        "SELECT path, folders FROM studies WHERE room = ? AND looked_at > ? AND folders <> '[]'",
+        (room, looked_after),
+    )
+    return {row["path"]: row["folders"] for row in rows if row["path"] not in still_open}
 
 
 def known_deliveries(store: Store, room: str, path: str, looked_after: float) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from mqi.steps import StepReport
 from mqi.steps.findings import Finding, identity_of, record
 from mqi.steps.scan_study import look_at_study
 from mqi.store import StaleCase, Store
-from mqi.studies import known_deliveries, open_studies, put_study, settled_study
+from mqi.studies import known_deliveries, put_study, settled_studies
 
 # New rows of a first scan share transactions: one fsync per folder would take a minute for 10,000.
 _ROWS_PER_TRANSACTION = 200
@@ -107,12 +108,11 @@ class _SettledStudies(_ByPath[tuple[tuple[str, int], ...]]):
 
     def __init__(self, store: Store, room: str, looked_after: float) -> None:
         super().__init__(store, room, looked_after)
-        self._open = open_studies(store, room)
+        self._settled = settled_studies(store, room, looked_after)
 
     def _find(self, path: str) -> tuple[tuple[str, int], ...] | None:
-        if path in self._open:
-            return None
-        return settled_study(self._store, self._room, path, self._looked_after)
+        text = self._settled.get(path)
+        return None if text is None else tuple((name, stamp) for name, stamp in json.loads(text))
 
 
 class _Known(_ByPath[Mapping[str, int]]):

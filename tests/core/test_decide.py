@@ -113,3 +113,13 @@ def test_a_folder_that_cannot_be_read_needs_an_operator(a_case: Any) -> None:
     decision = decide(a_case(), unit(problem="It holds a link."), WATCH, NOW)
     assert decision.columns["needs_operator"] == 1
     assert decision.columns["reason"] == "It holds a link."
+
+
+def test_a_temporary_name_for_a_moment_does_not_stop_a_complete_case(a_case: Any) -> None:
+    """It is judged anew when the name has gone, although its files are those that were judged before."""
+    new = {"status": State.NEW, "snapshot": SEEN, "snapshot_at": NOW - 100, "judged_snapshot": SEEN}
+    relapse = decide(a_case(**new), unit(PLAN, LOG, temporary=("x.part",)), WATCH, NOW)
+    assert relapse.look is Look.RELAPSE
+    columns = {name: value for name, value in relapse.columns.items() if name != "needs_operator"}
+    waiting = a_case(**{**new, **columns, "status": State.WAITING})
+    assert decide(waiting, unit(PLAN, LOG), WATCH, NOW + 1).look is Look.RECHECK
