@@ -15,6 +15,7 @@ from mqi.config_shape import local_path
 from mqi.errors import ConfigurationProblem
 from mqi.resources import packaged_config
 from mqi.settings import (
+    GpuRules,
     Group,
     HostSettings,
     Logging,
@@ -144,6 +145,7 @@ def _host(values: dict[str, Any]) -> HostSettings:
         group if isinstance(group, Group) else Group(**group)  # the default is made of Groups already
         for group in queue["groups"]
     )
+    values = {**values, "gpu_rules": GpuRules(**values["gpu_rules"])}
     return HostSettings(**{**values, "queue": Queue(**queue)})
 
 
