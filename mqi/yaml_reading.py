@@ -228,8 +228,10 @@ def _too_deep(text: str) -> bool:
                     return True
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
-    except yaml.YAMLError:
-        return False  # composing reports it with its line
+    except yaml.YAMLError as error:
+        # libyaml (PyYAML 6.0.4 and later) has a limit of its own, and meets it before it tells of any level.
+        # Everything else is reported with its line when the tree is composed.
+        return "nesting depth" in str(error)
     return False
 
 

@@ -1,4 +1,4 @@
-"""A run that was fetched and purged before this database knew of it: what the host's receipt means."""
+"""What a host knows and this database does not: its plan of a run, or the receipt of a purged one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,51 @@ from pathlib import Path
 from typing import Any
 
 from mqi.case import Event, State
-from mqi.planning import jobs_of_receipt
+from mqi.job import JobState
+from mqi.planning import jobs_of_plan, jobs_of_receipt
 from mqi.results import find_published
-from mqi.rows import Case
+from mqi.rows import Case, dumps
 from mqi.site import Site
 from mqi.steps import StepReport
 from mqi.steps.operate import follow_retry
 
 log = logging.getLogger("mqi.adopt")
+
+
+def adopt_jobs(site: Site, case: Case, plan: Mapping[str, Any]) -> None:
+    """Job rows for the host's plan. What is known of a job stays known."""
+    planned = {str(job["job_key"]) for job in plan["jobs"]}
+    # An attempt that was only planned here would hide the one that the host has.
+    never = [
+        job.job_key
+        for job in site.store.jobs(case.case_id)
+        if job.state is JobState.PLANNED and job.job_key not in planned
+    ]
+    known = {job.job_key for job in site.store.jobs(case.case_id, all_attempts=True)}
+    site.store.forget_jobs(never)
+    site.store.put_jobs(job for job in jobs_of_plan(plan, case.case_id) if job.job_key not in known)
+
+
+def adopt_plan(site: Site, case: Case, plan: Mapping[str, Any]) -> None:
+    """The host's plan in place of that of a `submitting` case. The serial that is the higher one was spoken of,
+    and stays: the next wish must be newer than both."""
+    serial = max(int(plan["serial"]), case.plan_serial)
+    with site.store.together():
+        adopt_jobs(site, case, plan)
+        site.store.record(
+            case,
+            Event.ACCEPT,
+            "the host already holds this run; taken over from there",
+            plan=dumps({**plan, "serial": serial}),
+            plan_serial=serial,
+            host_serial=serial,
+            submitted_at=site.now(),
+            retry=None,
+            # Wishes that this database has forgotten are seen through all the same.
+            held=int(plan["held"]),
+            priority=int(plan["priority"]),
+            cancel_requested_at=site.now() if plan["cancel"] else None,
+        )
 
 
 def adopt_receipt(site: Site, case: Case, receipt: Mapping[str, Any], report: StepReport) -> None:

@@ -18,11 +18,11 @@ from mqi.host.base import Blob
 from mqi.job import JobState
 from mqi.logs import correlation
 from mqi.manifest import Manifest
-from mqi.planning import jobs_of_plan, jobs_of_receipt
-from mqi.rows import Case, dumps
+from mqi.planning import jobs_of_receipt
+from mqi.rows import Case
 from mqi.site import Site
 from mqi.steps import StepReport
-from mqi.steps.adopt import adopt_receipt
+from mqi.steps.adopt import adopt_plan, adopt_receipt
 from mqi.steps.begin import attachments_of, record_change, refreeze
 from mqi.steps.place import no_room, place_new_cases, reply_of
 from mqi.store import StaleCase
@@ -161,22 +161,7 @@ def _adopt(site: Site, case: Case, known: dict[str, Any], report: StepReport) ->
         if int(plan["serial"]) < case.plan_serial:
             return False  # a retry, a hold or a cancel of ours that the host has not got yet
         if int(plan["serial"]) > case.plan_serial or plan != case.frozen_plan:
-            with site.store.together():
-                site.store.put_jobs(jobs_of_plan(plan, case.case_id))
-                site.store.record(
-                    case,
-                    Event.ACCEPT,
-                    "the host already holds this run; taken over from there",
-                    plan=dumps(plan),
-                    plan_serial=int(plan["serial"]),
-                    host_serial=int(plan["serial"]),
-                    submitted_at=site.now(),
-                    retry=None,
-                    # Wishes that this database has forgotten are seen through all the same.
-                    held=int(plan["held"]),
-                    priority=int(plan["priority"]),
-                    cancel_requested_at=site.now() if plan["cancel"] else None,
-                )
+            adopt_plan(site, case, plan)
         else:
             _accepted(site, case)
         report.add("adopted")
@@ -281,8 +266,11 @@ def _settle(site: Site, case: Case, reply: dict[str, Any], report: StepReport) -
     if outcome in ("accepted", "same"):
         _accepted(site, case)
         report.add("submitted", f"case {case.case_id}: handed over to {case.host}")
-    elif outcome == "newer" or outcome == "receipt":
-        _adopt(site, case, {"plan": reply.get("plan"), "receipt": reply.get("receipt")}, report)
+    elif outcome == "newer" and reply.get("plan"):
+        adopt_plan(site, case, reply["plan"])
+        report.add("adopted")
+    elif outcome == "receipt":
+        _adopt(site, case, {"receipt": reply.get("receipt")}, report)
     elif outcome == "inputs_missing":
         _postpone_quietly(site, case, "the host lacks some inputs; they are sent in the next run")
     else:

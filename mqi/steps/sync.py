@@ -25,11 +25,11 @@ from mqi.job import (
     wants_another_attempt,
 )
 from mqi.logs import correlation
-from mqi.planning import jobs_of_plan, needs_of, with_next_attempt
+from mqi.planning import needs_of, with_next_attempt
 from mqi.rows import Case, dumps
 from mqi.site import Site
 from mqi.steps import StepReport, operate
-from mqi.steps.adopt import adopt_receipt
+from mqi.steps.adopt import adopt_jobs, adopt_receipt
 from mqi.steps.begin import workflow_of
 from mqi.steps.operate import follow_retry
 from mqi.store import StaleCase
@@ -133,23 +133,20 @@ def _not_taken(site: Site, case: Case, plan: Mapping[str, Any], reason: str) -> 
 
 
 def _take_over(site: Site, case: Case, plan: Mapping[str, Any]) -> None:
-    """A restored database: the host has seen later wishes than this side remembers. They stand."""
-    planned = {str(job["job_key"]) for job in plan["jobs"]}
-    newest = site.store.jobs(case.case_id)
+    """A restored database: the host has seen later wishes than this side remembers. They stand.
+
+    Also with a lower serial: the host refuses to go back to an attempt before the one that it has. The higher
+    serial was spoken of, and stays: the next wish must be newer than both."""
+    serial = max(int(plan["serial"]), case.plan_serial)
     with site.store.together():
-        # An attempt that was only planned here would hide the one that the host has.
-        never = [
-            job.job_key for job in newest if job.state is JobState.PLANNED and job.job_key not in planned
-        ]
-        site.store.forget_jobs(never)
-        site.store.put_jobs(_unknown_jobs(site, case, plan))
+        adopt_jobs(site, case, plan)
         taken = site.store.note(
             case,
             "taken over",
             "the host knew a later plan of this run than the database",
-            plan=dumps(plan),
-            plan_serial=int(plan["serial"]),
-            host_serial=int(plan["serial"]),
+            plan=dumps({**plan, "serial": serial}),
+            plan_serial=serial,
+            host_serial=serial,
             held=int(plan["held"]),
             priority=int(plan["priority"]),
             cancel_requested_at=site.now() if plan["cancel"] else None,
@@ -181,11 +178,6 @@ def _take_over_newer(site: Site, host: str, cases: Sequence[Case], runs: Mapping
             except StaleCase:
                 log.info("changed by somebody else meanwhile; the next run reads it again")
     return changed
-
-
-def _unknown_jobs(site: Site, case: Case, plan: Mapping[str, Any]) -> list[Job]:
-    known = {job.job_key for job in site.store.jobs(case.case_id, all_attempts=True)}
-    return [job for job in jobs_of_plan(plan, case.case_id) if job.job_key not in known]
 
 
 def _observe(site: Site, case: Case, runs: Mapping[str, Any], report: StepReport) -> None:

@@ -113,7 +113,8 @@ def _check_job(job: Dict[str, Any], run_key: str) -> str:
 def accept(work: Work, settings: Settings, plan: Any, order: int) -> Dict[str, Any]:
     """The `plan` verb: stores `plan` unless something newer is here. Repeatable; call under the agent's lock.
 
-    The answer's `outcome`: accepted, same, newer (this one is late: nothing was changed), inputs_missing,
+    The answer's `outcome`: accepted, same, newer (this one is late, or goes back to an earlier attempt: nothing was
+    changed, whichever serial is the higher one), inputs_missing,
     refused, receipt (the run was purged; this plan is not newer than what ran).
     """
     check(plan)
@@ -129,6 +130,8 @@ def accept(work: Work, settings: Settings, plan: Any, order: int) -> Dict[str, A
         return dict(answer, outcome="newer")
     if stored is None and receipt is not None and plan["serial"] <= receipt["serial"]:
         return dict(answer, outcome="receipt")
+    if stored is not None and _goes_back(plan, stored.plan):
+        return dict(answer, outcome="newer")
     if not plan["cancel"]:
         wanted = [(entry["sha256"], entry["size"]) for entry in _all_files(plan)]
         missing = [sha256 for sha256, _ in missing_blobs(work, wanted)]
@@ -154,6 +157,13 @@ def accept(work: Work, settings: Settings, plan: Any, order: int) -> Dict[str, A
     fsync_folder(work.runs)
     remove(run.pin)
     return dict(answer, outcome="accepted", plan=plan)
+
+
+def _goes_back(plan: Dict[str, Any], stored: Dict[str, Any]) -> bool:
+    """Whether `plan` wants an earlier attempt of any job than the stored one: it comes from a database that was
+    restored from a backup and does not know of the later attempt, which must not be ended for that."""
+    attempts = {(job["step"], job["beam"]): job["attempt"] for job in stored["jobs"]}
+    return any(job["attempt"] < attempts.get((job["step"], job["beam"]), 0) for job in plan["jobs"])
 
 
 def _obstacle(

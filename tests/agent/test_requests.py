@@ -363,6 +363,20 @@ def test_release_purge_and_what_a_receipt_answers(bench: Bench) -> None:
     assert set(receipt["jobs"]) == {f"{RUN}.one-a1", f"{RUN}.one-a2"}
 
 
+def test_no_plan_goes_back_to_an_earlier_attempt(bench: Bench) -> None:
+    """A database that was restored from a backup does not know of the later one."""
+    later = bench.plan(bench.traced("one-a2"), held=True, serial=2)
+    assert bench.submit(later) == "accepted"
+    for changed in ({"held": False}, {"cancel": True}):
+        reply = bench.ask({"verb": "plan", "plan": bench.plan(bench.traced("one-a1"), serial=9, **changed)})[0]
+        assert (reply["outcome"], reply["plan"]) == ("newer", later)
+    # The same attempt under a higher serial, and another job's first attempt, are wishes like any other.
+    assert bench.submit({**later, "serial": 10, "held": False}) == "accepted"
+    assert bench.exit("one-a2")["kind"] == "ok"
+    assert bench.submit(bench.plan(bench.traced("one-a2"), bench.traced("two-a1", "one-a2"), serial=11)) == "accepted"
+    assert bench.exit("two-a1")["kind"] == "ok"
+
+
 def inventory(bench: Bench) -> dict[str, str]:
     return {run["run_key"]: run["state"] for run in bench.ask({"verb": "inventory"})[0]["runs"]}
 

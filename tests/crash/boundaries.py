@@ -48,6 +48,7 @@ VARIABLE = (
     (re.compile(r"\b[0-9a-f]{32}\b"), "SCRIPTS"),
     (re.compile(r"(?<=\.)[0-9a-f]{8,16}(?=~|$)|(?<=SCRIPTS\.)[0-9a-f]{8}(?=~)"), "X"),
     (re.compile(r"\.\d+\.X~"), ".X~"),
+    (re.compile(r"(?<![^/])#\d+$"), "UNNAMED"),  # a file without a name, by inode: filelock 4.3 tries locks on one
     (re.compile(r"\b[0-9a-f]{12}\b"), "RUN"),
     (re.compile(r"^work/scripts/\.SCRIPTS\.X~/.*\.\w+$"), "work/scripts/.SCRIPTS.X~/FILE"),
 )

@@ -209,3 +209,24 @@ def test_a_case_that_a_lost_database_had_cancelled_ends(world: World) -> None:
     world.operator("retry", 0, (None, False))
     cycles(world, 6)
     assert world.states() == ["completed"]
+
+
+def test_a_restored_database_does_not_end_a_newer_attempt(world: World) -> None:
+    """forward: its wishes have the higher serial in the end, and name the attempt before."""
+    world.endings.extend([Ending("failed", 75, after_s=60.0), Ending(after_s=6000.0)])
+    world.folders.arrive("P1", 1)
+    cycles(world, 2)
+    world.back_up()
+    cycles(world, 3)
+    assert plan_on(world, "one")["serial"] == 2
+    newest = [job["job_key"] for job in plan_on(world, "one")["jobs"]]
+    assert newest[0].endswith("-a2")
+    world.restore()
+    for word in ("hold", "release", "hold", "release"):
+        world.operator(word, 0)
+    cycles(world, 3)
+    assert [job["job_key"] for job in plan_on(world, "one")["jobs"]] == newest
+    cycles(world, 6, gap_s=6100.0)
+    assert world.states() == ["completed"]
+    keys = [one.key for one in world.book.executions]
+    assert len(keys) == len(set(keys)) == 4

@@ -70,6 +70,8 @@ class Work(Shop):
             return {**answer, "outcome": "same"}
         if run is not None and plan["serial"] <= run.plan["serial"]:
             return {**answer, "outcome": "newer"}
+        if run is not None and _goes_back(plan, run.plan):
+            return {**answer, "outcome": "newer"}
         if run is None and receipt is not None and plan["serial"] <= receipt["serial"]:
             return {**answer, "outcome": "receipt"}
         if not plan["cancel"]:
@@ -212,6 +214,11 @@ class Work(Shop):
         for digest, since in list(self.blobs.items()):
             if digest not in used and self.now() - since > UNUSED_BLOB_S:
                 del self.blobs[digest]
+
+
+def _goes_back(plan: Json, stored: Json) -> bool:
+    attempts = {(job["step"], job["beam"]): job["attempt"] for job in stored["jobs"]}
+    return any(job["attempt"] < attempts.get((job["step"], job["beam"]), 0) for job in plan["jobs"])
 
 
 def _blobs(plan: Json) -> list[str]:
