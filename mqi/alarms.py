@@ -115,7 +115,10 @@ def _quarantine(row: Mapping[str, Any]) -> str:
 
 def _untold(rows: Sequence[HostRow], database_is_older: bool) -> str:
     """Silent hosts that may hold runs which this database does not know."""
-    names = [row.name for row in rows if row.inventoried_at is None and row.failures]
+    # One that refuses us is there, and has said why.
+    names = [
+        row.name for row in rows if row.inventoried_at is None and row.failures and row.trouble != REFUSES
+    ]
     if not names:
         return ""
     older = (

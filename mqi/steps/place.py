@@ -11,10 +11,10 @@ from typing import Any
 
 from mqi.case import ON_HOST, State
 from mqi.errors import HOST_ERRORS, ConfigurationProblem, HostRefused, MqiError
-from mqi.host_state import gib, host_state, probe_of
+from mqi.host_state import FULL, REFUSES, gib, host_state, probe_of
 from mqi.logs import correlation
 from mqi.policy import HostView, choose_submissions, group_views
-from mqi.rows import Case
+from mqi.rows import Case, HostRow
 from mqi.settings import HostSettings
 from mqi.site import Site
 from mqi.steps import StepReport
@@ -45,7 +45,7 @@ def _ask_first(site: Site) -> None:
         try:
             if row is None or row.inventoried_at is None:
                 _inventory(site, host.name)
-            elif row.failures or site.now() - (row.last_answer_at or 0.0) > _fresh_s(site):
+            elif row.failures or _is_stale(site, row) or _has_no_room(host, row, site.now()):
                 site.ask(host.name, [])
                 if not _inventoried(site, host.name):  # its work directory is a new one
                     _inventory(site, host.name)
@@ -53,8 +53,14 @@ def _ask_first(site: Site) -> None:
             site.met(error)
 
 
-def _fresh_s(site: Site) -> float:
-    return _FRESH_INTERVALS * site.settings.timing.interval_s
+def _is_stale(site: Site, row: HostRow) -> bool:
+    return site.now() - (row.last_answer_at or 0.0) > _FRESH_INTERVALS * site.settings.timing.interval_s
+
+
+def _has_no_room(host: HostSettings, row: HostRow, now: float) -> bool:
+    """Whether its last answer forbids new cases: a full disk, GPUs in use. Only another answer can allow them."""
+    groups = group_views(host.queue.groups, probe_of(row), {}).values()
+    return host_state(row, host.min_free_bytes, now).word == FULL or any(group.obstacle for group in groups)
 
 
 def _inventory(site: Site, host: str) -> None:
@@ -86,7 +92,7 @@ def _begin_what_fits(site: Site, cases: list[Case], report: StepReport) -> None:
                 if unasked and case.run_key is None:
                     # The silent host may hold this very run: submitting it elsewhere would double it.
                     reason = f"host {', '.join(unasked)} has not yet told which runs it holds"
-                    _say_why(site, case, reason, f"if it is gone for good: mqi host lost {unasked[0]}")
+                    _say_why(site, case, reason, _hint_about(site, unasked[0]))
                 elif not placement.host:
                     _say_why(site, case, placement.reason)
                 else:
@@ -97,6 +103,13 @@ def _begin_what_fits(site: Site, cases: list[Case], report: StepReport) -> None:
             except MqiError as error:
                 site.met(error)
                 site.store.update(case, reason=str(error), hint=error.hint, **site.later(case))
+
+
+def _hint_about(site: Site, host: str) -> str:
+    row = site.store.host(host)
+    if row is not None and row.trouble == REFUSES:
+        return f"what it says: mqi host list; or take {host} out of the configuration"
+    return f"if it is gone for good: mqi host lost {host}"
 
 
 def _say_why(site: Site, case: Case, reason: str, hint: str = "") -> None:
