@@ -95,6 +95,7 @@ def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     }
     for number, host in enumerate(values.get("hosts", ()), start=1):
         if isinstance(host, dict):
+            _choose_queue(host, number, reading)
             _resolve_host(host, number, reading)
     for number, watch in enumerate(values.get("watch", ()), start=1):
         if isinstance(watch, dict):
@@ -110,6 +111,14 @@ def _fill_layout(watch: dict[str, Any], number: int, reading: Reading) -> None:
     for name, value in LAYOUT_DEFAULTS.get(watch.get("layout", ""), {}).items():
         if ("watch", number, name) not in reading.lines:
             watch[name] = value
+
+
+def _choose_queue(host: dict[str, Any], number: int, reading: Reading) -> None:
+    """A host elsewhere has Pueue unless its queue is named: it goes on without us, and people can look at it."""
+    kind, queue = HOST_TYPES.get(host.get("type", "")), host.get("queue")
+    elsewhere = kind is not None and not kind.on_this_computer
+    if elsewhere and isinstance(queue, dict) and ("hosts", number, "queue", "type") not in reading.lines:
+        queue["type"] = "pueue"
 
 
 def _resolve_host(host: dict[str, Any], number: int, reading: Reading) -> None:

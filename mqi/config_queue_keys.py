@@ -127,7 +127,8 @@ QUEUE = Table(
     Entry(
         "type",
         Choice(QUEUE_TYPES),
-        "`local` is built in: nothing to install. `pueue` and `slurm` are used where the host has them (not Windows).",
+        "`local` is built in: nothing to install. `pueue` and `slurm` are used where the host has them (not Windows); "
+        "a host that is not this computer has `pueue` unless this says otherwise.",
     ),
     Entry("groups", Many(GROUP, 1, "group"), "The groups of jobs: how many run at once, and on which GPUs."),
     Entry(

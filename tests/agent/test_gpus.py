@@ -116,6 +116,42 @@ def test_a_group_without_gpus_runs_gpu_steps_on_the_cpu(bench: Bench) -> None:
     assert (bench.job("one-a1") / "log.txt").read_text() == "None\n"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Slurm is not on Windows")
+@pytest.mark.parametrize(
+    ("given", "uuid"),
+    [
+        ("0", "GPU-aaaa"),  # the only one that Slurm lets the job see, or the first of the bus
+        ("1", "GPU-bbbb"),
+        ("GPU-bbbb", "GPU-bbbb"),
+        ("0,1", "0,1"),  # a site that asks for two knows what it does: they are not locked
+        ("7", "7"),
+    ],
+)
+def test_a_gpu_that_slurm_gave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, uuid: str) -> None:
+    from agent.gpus import take_given
+    from agent.work import Work
+
+    nvidia_smi(tmp_path, monkeypatch, WORKING)
+    taken = take_given(Work(str(tmp_path / "work")), given)
+    assert taken is not None
+    assert taken[0] == uuid
+    if taken[1] is not None:
+        # Somebody has it already, whatever Slurm believes: an orphan. Then the job waits.
+        assert take_given(Work(str(tmp_path / "work")), given) is None
+        taken[1].release()
+    else:
+        assert not uuid.startswith("GPU")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Slurm is not on Windows")
+def test_a_login_that_chose_a_gpu_decides_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    gpu_host(bench, ("GPU-cccc",))
+    bench.submit(bench.plan(bench.code("one-a1", "print(os.environ.get('CUDA_VISIBLE_DEVICES'))", gpu=True)))
+    assert bench.exit("one-a1")["gpu"] == "GPU-cccc"
+    assert (bench.job("one-a1") / "log.txt").read_text() == "GPU-cccc\n"
+
+
 def test_a_hanging_driver_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from agent import gpus
 

@@ -27,7 +27,7 @@ watch:
 hosts:
   - name: here
     work_dir: work
-    queue: {{groups: [{{name: cpu, slots: 2}}, {{name: gpu, slots: 2}}]}}
+    queue: {{type: local, groups: [{{name: cpu, slots: 2}}, {{name: gpu, slots: 2}}]}}
 paths: {{database: mqi.db, results: results, logs: logs}}
 timing: {{backoff_first: 1s, backoff_max: 2s}}
 transfer: {{min_free: 1 MiB}}

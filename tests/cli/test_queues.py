@@ -37,8 +37,8 @@ def use(site: Installation, stand: Stand) -> None:
     chosen = json.dumps({name: getattr(getattr(queue, stand.name), name) for name in options})
     path = site.root / "mqi.yaml"
     text = path.read_text(encoding="utf-8")
-    assert "queue: {groups" in text
-    text = text.replace("queue: {groups", f"queue: {{type: {stand.name}, {stand.name}: {chosen}, groups")
+    assert "queue: {type: local" in text
+    text = text.replace("queue: {type: local", f"queue: {{type: {stand.name}, {stand.name}: {chosen}")
     path.write_text(text, encoding="utf-8")
 
 

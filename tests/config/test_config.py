@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mqi.config import find_config, load_settings, user_config
-from mqi.config_keys import FILE, HOST_TYPES, schema
+from mqi.config_keys import FILE, HOST_TYPES, HostType, schema
 from mqi.errors import ConfigurationProblem
 from mqi.resources import packaged_config
 from mqi.settings import HostSettings, Logging, Pueue, Retention, Slurm, Timing, Transfer, WatchFolder
@@ -360,6 +360,15 @@ def test_queues_of_a_host(tmp_path: Path) -> None:
     text = "here, queue: {type: pueue, pueue: {config: /etc/pueue.yml, group_per_gpu: true}, groups: [{name: cpu}, {name: gpu, slots: 1, gpus: [GPU-a]}]}"
     queue = load_settings(write(tmp_path, LEAST.replace("here", text)), {}).hosts[0].queue
     assert (queue.type, queue.pueue) == ("pueue", Pueue(config="/etc/pueue.yml", group_per_gpu=True))
+
+
+def test_a_host_elsewhere_has_pueue_unless_its_queue_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whatever types of hosts there are: a configuration that names one which is not this computer.
+    monkeypatch.setitem(HOST_TYPES, "local", HostType(on_this_computer=False))
+    text = LEAST.replace("here", "here, work_dir: /w")
+    assert load_settings(write(tmp_path, text), {}).hosts[0].queue.type == "pueue"
+    text = LEAST.replace("here", "here, work_dir: /w, queue: {type: local}")
+    assert load_settings(write(tmp_path, text), {}).hosts[0].queue.type == "local"
 
 
 def test_python_tags_are_never_built(tmp_path: Path) -> None:
