@@ -13,6 +13,7 @@ PROGRAMS = {
     "crontab": "cron",
     "unshare": "util-linux",
     "xmllint": "libxml2-utils",
+    "sshd": "openssh-server",
 }
 
 
