@@ -145,12 +145,12 @@ class Lab:
         """Makes the files of `source` the outputs of a job on the host."""
         shutil.rmtree(self.work / "runs", ignore_errors=True)
         code = "import os, sys; [os.link(e.path, e.name) for e in os.scandir(sys.argv[1])]"
-        job = {
+        job: dict[str, object] = {
             "job_key": KEY, "step": "copy", "beam": None, "attempt": 1, "argv": [sys.executable, "-c", code, str(source)],
             "needs": [], "group": "cpu", "gpu": False, "time_limit_s": 600.0, "outputs": [], "files": [],
             "parameters": {}, "definition": "d" * 64,
         }  # fmt: skip
-        plan = {
+        plan: dict[str, object] = {
             "format": 1, "run_key": RUN, "digest": RUN + "0" * 52, "serial": 1, "priority": 0, "held": False,
             "cancel": False, "inputs": [], "jobs": [job],
         }  # fmt: skip
