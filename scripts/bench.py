@@ -2,17 +2,20 @@
 """Measures mqi, side by side with a reference in the same run, as ratios.
 
 python3 scripts/bench.py                 everything
-python3 scripts/bench.py startup scan    only these: startup, scan, cases, finished
+python3 scripts/bench.py startup scan    only these: startup, scan, cases, finished, transfer
 
 startup   `mqi status`, `mqi why`, an idle `mqi scan` and `mqi cycle` against an empty Typer app of two
           commands on the same interpreter and Typer (CPU seconds and wall, minimum of interleaved runs)
 scan      10,000 folders of 20 files below a watch folder: the first look, and one with nothing new
 cases     200 cases of one tiny step through `mqi cycle` on the local queue
 finished  100,000 finished cases in the database: what `status` and an idle `cycle` cost then
+transfer  300 files of 512 KiB, 2,000 of 8 KiB and one of 1 GiB over a local sshd, up and down, beside scp, sftp, rsync
+          and rclone (medians of interleaved whole processes; needs sshd, 5 GiB below the temporary folder)
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import statistics
@@ -58,6 +61,7 @@ def main() -> int:
         "scan": scan,
         "cases": cases,
         "finished": finished,
+        "transfer": transfer,
     }
     chosen = sys.argv[1:] or list(measures)
     unknown = [name for name in chosen if name not in measures]
@@ -238,6 +242,15 @@ def cases(python: str) -> list[Row]:
         ]
     finally:
         place.remove()
+
+
+def transfer(python: str) -> list[Row]:
+    """See the module's docstring."""
+    script = Path(__file__).with_name("_bench_transfer.py")
+    done = subprocess.run([python, str(script)], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit("the transfers could not be measured")
+    return [(what, figure, ratio) for what, figure, ratio in json.loads(done.stdout)]
 
 
 def finished(python: str) -> list[Row]:

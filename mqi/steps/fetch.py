@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,11 @@ from typing import Any
 from mqi import __version__, verdict
 from mqi.case import Event, State
 from mqi.errors import HOST_ERRORS, AuthenticationProblem, DiskProblem, MqiError, TemporaryProblem
-from mqi.host.base import RemoteFile
 from mqi.job import Job, JobState, good_of_all
 from mqi.logs import correlation
 from mqi.render import iso
 from mqi.results import (
     Output,
-    holds,
     lay_out,
     part_folder,
     point_latest,
@@ -31,10 +29,10 @@ from mqi.site import Site
 from mqi.steps import StepReport
 from mqi.steps.adopt import adopt_receipt
 from mqi.steps.begin import workflow_of
+from mqi.steps.downloads import download, download_together, outputs_to_fetch, what_is_missing
 from mqi.steps.operate import follow_retry
 from mqi.steps.purge import forget_old_hashes, purge_due
 from mqi.store import StaleCase
-from mqi.workflow import Workflow
 
 log = logging.getLogger("mqi.fetch")
 
@@ -75,12 +73,16 @@ def _fetch_from(site: Site, host: str, cases: Sequence[Case], report: StepReport
             {"verb": "log", "job_key": job.job_key, "offset": -_LOG_BYTES, "limit": _LOG_BYTES} for job in own
         ]
     replies = iter(site.ask(host, calls).replies)
+    found = []
     for case in cases:
         told = next(replies)
         logs = {job.job_key: str(next(replies).get("text") or "") for job in jobs[case.case_id]}
+        found.append((case, told, logs))
+    arrived = download_together(site, host, [(case, jobs[case.case_id], told) for case, told, _logs in found])
+    for case, told, logs in found:
         with correlation(case.label):
             try:
-                _bring_home(site, case, jobs[case.case_id], told, logs, report)
+                _bring_home(site, case, jobs[case.case_id], told, logs, arrived, report)
             except StaleCase:
                 log.info("changed by somebody else meanwhile; the next run reads it again")
             except (AuthenticationProblem, TemporaryProblem) as error:
@@ -98,18 +100,19 @@ def _bring_home(
     jobs: Sequence[Job],
     reply: Mapping[str, Any],
     logs: Mapping[str, str],
+    arrived: Collection[Path],
     report: StepReport,
 ) -> None:
-    obstacle = _what_is_missing(jobs, reply)
+    obstacle = what_is_missing(jobs, reply)
     if obstacle:
         _not_there(site, case, obstacle, report)
         return
     workflow = workflow_of(site, case)
-    layout = lay_out(_outputs_to_fetch(workflow, jobs, reply["jobs"]))
+    layout = lay_out(outputs_to_fetch(workflow, jobs, reply["jobs"]))
     final = run_folder(site.settings.paths.results, case, layout)
     part = part_folder(site.settings.paths.results, case)
     if not final.exists():
-        if not _download(site, case, layout, part, report):
+        if not download(site, case, layout, part, arrived, report):
             return
         _keep_logs(part, jobs, logs)
     provenance = _provenance(site, case, jobs, reply["jobs"], layout)
@@ -117,57 +120,6 @@ def _bring_home(
     point_latest(site.settings.paths.results, case, final)
     shutil.rmtree(part, ignore_errors=True)  # left by a run that was killed after its rename
     _complete(site, case, jobs, final, provenance["notes"], report)
-
-
-def _what_is_missing(jobs: Sequence[Job], reply: Mapping[str, Any]) -> str:
-    """Why the host cannot give what the good jobs made, or ''. An answer without a job's outputs, or with
-    others than it had when it ended, must never be published as a result."""
-    if not reply.get("ok"):
-        return str(reply.get("message") or "no reason given")
-    for job in jobs:
-        told = (reply["jobs"].get(job.job_key) or {}) if job.state is JobState.DONE else None
-        if told is not None and str((told.get("exit") or {}).get("outputs") or "") != job.outputs:
-            return f"the outputs of {job.title()} are not those that it had when it ended"
-    return ""
-
-
-def _outputs_to_fetch(workflow: Workflow, jobs: Sequence[Job], told: Mapping[str, Any]) -> list[Output]:
-    outputs = []
-    for job in jobs:
-        step = workflow.find(job.step)
-        for file in (told.get(job.job_key) or {}).get("files", ()):
-            path = str(file["path"])
-            if step is None or step.fetches(path):
-                outputs.append(
-                    Output(job.job_key, job.step, job.beam, path, int(file["size"]), str(file["sha256"]))
-                )
-    return outputs
-
-
-def _download(site: Site, case: Case, layout: Mapping[str, Output], part: Path, report: StepReport) -> bool:
-    """Everything into the part folder; True when it is all there and good."""
-    missing = {path: output for path, output in layout.items() if not holds(part / path, output)}
-    if not missing:
-        return True
-    _check_room(site, part, sum(output.size for output in missing.values()))
-    files = [
-        RemoteFile(output.job_key, output.path, output.size, output.sha256, part / path)
-        for path, output in missing.items()
-    ]
-    site.tell(f"fetching {len(files)} files of case {case.case_id} from {case.host}")
-    outcome = site.download(case.host, files)
-    if outcome.failed:
-        _file, why = outcome.failed[0]
-        reason = f"{len(outcome.failed)} of {len(files)} files could not be fetched: {why}; tried again"
-        site.store.update(case, reason=reason, **site.later(case))
-        site.met(TemporaryProblem(f"case {case.case_id}: {reason}"))
-        report.add("postponed")
-        return False
-    if outcome.paused:
-        site.store.update(case, reason="its download goes on in the next run")
-        report.add("paused")
-        return False
-    return True
 
 
 def _keep_logs(part: Path, jobs: Sequence[Job], logs: Mapping[str, str]) -> None:
@@ -190,23 +142,6 @@ def _with_logs_at_home(jobs: Sequence[Job], final: Path) -> list[Job]:
 def log_name(job: Job) -> str:
     """The name of a job's log among the results; without the run key, which the folder has."""
     return job.job_key.split(".", 1)[1] + ".log"
-
-
-def _check_room(site: Site, part: Path, size: int) -> None:
-    try:
-        part.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(part).free
-    except OSError as error:
-        raise DiskProblem(
-            f"the results folder cannot be written: {error.strerror or error}",
-            "check the results disk; the results are safe on the host until then",
-        ) from error
-    if free - size < site.settings.transfer.min_free_bytes:
-        raise DiskProblem(
-            f"the results disk has {free / 2**30:.1f} GiB free; {size / 2**30:.2f} GiB would leave less than "
-            f"the limit of {site.settings.transfer.min_free_bytes / 2**30:.1f} GiB",
-            "make room on the results disk; the results are safe on the host until then",
-        )
 
 
 def _complete(

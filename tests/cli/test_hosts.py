@@ -19,6 +19,7 @@ import pytest
 from tests.agent.system import all_processes, kill, wait_for
 from tests.cli.conftest import Installation, install
 
+
 def host(name: str, **keys: str) -> str:
     groups = "[{{name: cpu, slots: 1}}, {{name: gpu, slots: 1{}}}]".format(keys.pop("gpu", ""))
     lines = {"name": name, "work_dir": f"work-{name}", "queue": f"{{groups: {groups}}}", **keys}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,3 +118,28 @@ def test_what_is_going_on_is_said_in_status(site: Installation, own_sshd: Sshd, 
     site.cycle_until("completed")
     assert len(site.ledger()) == len(set(site.ledger())) == 3
     assert "Connection refused" not in site.run("status", "--all").stdout
+
+
+def test_many_cases_share_one_stream(site: Installation, own_sshd: Sshd) -> None:
+    """The connection budget of the README, from sshd's log."""
+    site.run("host", "trust", "here", "--yes")
+    for number in range(3):
+        site.sample(f"P{number}", seed=number + 1)
+    site.run("scan")
+    site.run("scan")
+    site.run("sync")  # whose probe brings the scripts there
+
+    def cost(step: str) -> tuple[int, int]:
+        before = own_sshd.counts()
+        site.run(step)
+        after = own_sshd.counts()
+        return after[0] - before[0], after[1] - before[1]
+
+    assert cost("submit") == (1, 4)  # the first one also asks what the host holds
+    while {case["state"] for case in site.status()["cases"]} != {"fetching"}:
+        assert cost("sync") == (1, 1)
+        time.sleep(0.2)
+    assert cost("fetch") == (1, 3)
+    assert {case["state"] for case in site.status()["cases"]} == {"completed"}
+    assert [cost(step) for step in ("scan", "submit", "sync", "fetch")] == [(0, 0)] * 4
+    assert len(site.ledger()) == len(set(site.ledger())) == 9

@@ -1,0 +1,248 @@
+"""The `transfer` part of bench.py: mqi's transfers beside scp, sftp, rsync and rclone, over one sshd on loopback.
+
+Run by the Python of .venv, which has mqi and the tests' sshd. Every program as it comes, whole processes, destination
+empty, interleaved rounds; mqi's part hashes every byte on both sides, writes durably and renames, which the others do
+not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# A: like the CT of a case; B: like the logs of a delivery; C: one large file. (files, bytes each, rounds)
+SETS = {"A": (300, 512 * 1024, 5), "B": (2000, 8 * 1024, 5), "C": (1, 2**30, 3)}
+RUN = "0123456789ab"
+KEY = f"{RUN}.copy-a1"
+Row = tuple[str, str, str]
+
+
+def client(words: list[str]) -> None:
+    """What is measured of mqi: `up` asks, sends what is missing; `down` asks, fetches. One process, one connection."""
+    from mqi.host import open_host
+    from mqi.host.base import Blob, RemoteFile
+    from mqi.settings import HostSettings, Ssh
+
+    direction, folder, given = words[0], Path(words[1]), json.loads(words[2])
+    login = {
+        **given["ssh"],
+        "key": Path(given["ssh"]["key"]),
+        "known_hosts": Path(given["ssh"]["known_hosts"]),
+    }
+    host = open_host(HostSettings("far", "ssh", given["work"], ssh=Ssh(**login)), "bench")
+    if direction == "up":
+        blobs = []
+        for path in sorted(folder.iterdir()):
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            blobs.append(Blob(digest, path.stat().st_size, path))
+        wanted = [[blob.sha256, blob.size] for blob in blobs]
+        call = {"verb": "have", "run_key": RUN, "digest": RUN + "0" * 52, "blobs": wanted}
+        missing = dict(host.ask([call]).replies[0]["missing"])
+        if missing:
+            sent = host.upload([(blob, missing[blob.sha256]) for blob in blobs if blob.sha256 in missing])
+            assert set(sent.stored) == set(missing)
+    elif direction == "down":
+        said = host.ask([{"verb": "outputs", "jobs": [KEY]}]).replies[0]["jobs"][KEY]
+        files = [
+            RemoteFile(KEY, one["path"], one["size"], one["sha256"], folder / one["path"])
+            for one in said["files"]
+        ]
+        assert len(host.download(files).done) == len(files)
+    else:
+        plan = given["plan"]
+        plan["scripts"] = host.deploy()
+        print(host.ask([{"verb": "plan", "plan": plan}, {"verb": "report", "runs": [RUN]}]).replies)
+    host.close()
+
+
+class Lab:
+    """A sshd, a source on each side, and the commands that are compared."""
+
+    def __init__(self, root: Path) -> None:
+        sys.path.insert(0, str(ROOT))
+        from tests.host.sshd import Sshd
+
+        self.root = root
+        self.server = Sshd(root / "sshd")
+        self.server.trust()
+        self.here, self.there, self.work = root / "here", root / "there", root / "work"
+        login = self.server.ssh()
+        self.address = f"{login.user}@127.0.0.1"
+        ssh = {"address": "127.0.0.1", "user": login.user, "port": login.port, "python": sys.executable}
+        ssh |= {"key": str(login.key), "known_hosts": str(login.known_hosts)}
+        self.given = {"work": str(self.work), "ssh": ssh}
+        options = [
+            "IdentitiesOnly=yes",
+            "StrictHostKeyChecking=yes",
+            f"UserKnownHostsFile={login.known_hosts}",
+        ]
+        self.ssh = ["-F", "/dev/null", "-i", str(login.key)]
+        for option in options:
+            self.ssh += ["-o", option]
+
+    def fill(self, count: int, size: int) -> Path:
+        source = self.root / "source"
+        shutil.rmtree(source, ignore_errors=True)
+        source.mkdir()
+        for number in range(count):
+            with (source / f"{number:05d}.dcm").open("wb") as file:
+                for piece in range(0, size, 2**20):
+                    file.write(random.Random(number * 2**20 + piece).randbytes(min(2**20, size - piece)))
+        return source
+
+    def mqi(self, direction: str, folder: Path, **more: object) -> list[str]:
+        return [
+            sys.executable,
+            __file__,
+            "client",
+            direction,
+            str(folder),
+            json.dumps({**self.given, **more}),
+        ]
+
+    def commands(self, direction: str, source: Path) -> dict[str, list[str]]:
+        """Name -> the command that brings the files of `source` to an empty folder on the other side."""
+        port, up = str(self.server.port), direction == "up"
+        target = self.there if up else self.here
+        far_target = f"{self.address}:{target}/"
+        files = sorted(str(path) for path in source.iterdir())
+        pair = [*files, far_target] if up else [f"{self.address}:{source}/*", f"{target}/"]
+        batch = self.root / "batch"
+        verb = "put" if up else "get"
+        batch.write_text(f"{verb} -r {source}/* {target}/\n", encoding="utf-8")
+        slash = [f"{source}/", far_target] if up else [f"{self.address}:{source}/", f"{target}/"]
+        login = self.server.ssh()
+        sftp = f":sftp,host=127.0.0.1,port={port},user={login.user},key_file={login.key},known_hosts_file={login.known_hosts}:"
+        ends = [str(source), sftp + str(target)] if up else [sftp + str(source), str(target)]
+        return {
+            "mqi": self.mqi(direction, source if up else target),
+            "scp": ["scp", "-q", *self.ssh, "-P", port, *pair],
+            "scp -O": ["scp", "-O", "-q", *self.ssh, "-P", port, *pair],
+            "sftp -b": ["sftp", "-q", *self.ssh, "-P", port, "-b", str(batch), self.address],
+            "rsync -a": ["rsync", "-a", "-e", " ".join(["ssh", *self.ssh, "-p", port]), *slash],
+            "rclone": ["rclone", "copy", "--config", "/dev/null", *ends],
+        }
+
+    def empty(self) -> None:
+        for folder in (self.here, self.there):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+        shutil.rmtree(self.work / "store", ignore_errors=True)
+
+    def prepare_outputs(self, source: Path) -> None:
+        """Makes the files of `source` the outputs of a job on the host."""
+        shutil.rmtree(self.work / "runs", ignore_errors=True)
+        code = "import os, sys; [os.link(e.path, e.name) for e in os.scandir(sys.argv[1])]"
+        job: dict[str, object] = {
+            "job_key": KEY, "step": "copy", "beam": None, "attempt": 1, "argv": [sys.executable, "-c", code, str(source)],
+            "needs": [], "group": "cpu", "gpu": False, "time_limit_s": 600.0, "outputs": [], "files": [],
+            "parameters": {}, "definition": "d" * 64,
+        }  # fmt: skip
+        plan: dict[str, object] = {
+            "format": 1, "run_key": RUN, "digest": RUN + "0" * 52, "serial": 1, "priority": 0, "held": False,
+            "cancel": False, "inputs": [], "jobs": [job],
+        }  # fmt: skip
+        subprocess.run(self.mqi("plan", source, plan=plan), check=True, stdout=subprocess.DEVNULL)
+        exit_file = self.work / "runs" / RUN / "jobs" / KEY / "exit.json"
+        while not exit_file.exists():
+            time.sleep(0.2)
+        assert json.loads(exit_file.read_text())["kind"] == "ok", exit_file.read_text()
+
+
+def timed(command: list[str]) -> float:
+    """Seconds of one run, which must succeed."""
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    took = time.perf_counter() - started
+    if done.returncode:
+        sys.exit(f"{command[0]}: {done.returncode} {done.stderr[-500:]}")
+    return took
+
+
+def race(commands: dict[str, list[str]], rounds: int, before: Callable[[], None]) -> dict[str, float]:
+    """The median of each, interleaved."""
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    for _round in range(rounds):
+        for name, command in commands.items():
+            before()
+            times[name].append(timed(command))
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def rows_of(what: str, medians: dict[str, float]) -> list[Row]:
+    others = {name: value for name, value in medians.items() if name != "mqi"}
+    best = min(others, key=lambda name: others[name])
+    words = "  ".join(f"{name} {value:.2f}" for name, value in others.items())
+    return [(what, f"{medians['mqi']:.2f} s", f"{medians['mqi'] / others[best]:.2f}x of {best}  ({words})")]
+
+
+def versions() -> list[Row]:
+    """Of everything that is compared."""
+    from importlib import metadata
+
+    found = [f"{name} {metadata.version(name)}" for name in ("fabric", "paramiko", "cryptography")]
+    for command in (["ssh", "-V"], ["rsync", "--version"], ["rclone", "version"]):
+        if shutil.which(command[0]):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            found.append((done.stdout + done.stderr).splitlines()[0].strip())
+    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
+    return [("versions", f"{os.cpu_count()} cores, load {load}", "; ".join(found))]
+
+
+def measure(names: list[str]) -> list[Row]:
+    """All rows."""
+    rows = versions()
+    with tempfile.TemporaryDirectory(prefix="mqi-transfer-") as folder:
+        lab = Lab(Path(folder))
+        try:
+            for name in names:
+                count, size, rounds = SETS[name]
+                source = lab.fill(count, size)
+                lab.empty()
+                lab.prepare_outputs(source)
+                for direction in ("up", "down"):
+                    commands = lab.commands(direction, source)
+                    there = {one: words for one, words in commands.items() if shutil.which(words[0])}
+                    label = f"{name} {direction}: {count} x {size // 1024} KiB"
+                    rows += rows_of(label, race(there, rounds, lab.empty))
+                if name == "A":
+                    rows += changes(lab, source)
+        finally:
+            lab.server.stop()
+    return rows
+
+
+def changes(lab: Lab, source: Path) -> list[Row]:
+    """What it costs to find out that nothing, or one file of all, has changed."""
+    both = {name: words for name, words in lab.commands("up", source).items() if name in ("mqi", "rsync -a")}
+    lab.empty()
+    for words in both.values():
+        timed(words)
+    rows = rows_of("A, nothing changed", race(both, 5, lambda: None))
+    number = 0
+
+    def change() -> None:
+        nonlocal number
+        number += 1
+        (source / "00007.dcm").write_bytes(random.Random(-number).randbytes(SETS["A"][1]))
+
+    return rows + rows_of("A, one file changed", race(both, 5, change))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["client"]:
+        client(sys.argv[2:])
+    else:
+        print(json.dumps(measure(sys.argv[1:] or list(SETS))))
