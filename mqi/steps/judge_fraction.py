@@ -95,6 +95,7 @@ def judge_open(judging: Judging, row: Case | None, plan: Callable[[], PlanRead])
         "folders": dumps(rows_of(judging.stamps)),
         "deliveries": dumps(list(judging.group.deliveries)),
         "folder_note": "",
+        "partial": "",
     }
     if since is None:
         columns["snapshot_at"] = judging.now
@@ -113,7 +114,7 @@ def judge_open(judging: Judging, row: Case | None, plan: Callable[[], PlanRead])
         }
         if known.partial and judging.watch.partial == "hold":
             columns["held"] = 0  # the hold was ours, for a fraction that lacked beams
-        return Decision(Look.RELAPSE, {**columns, **waits, "partial": "", "judged_snapshot": ""})
+        return Decision(Look.RELAPSE, {**columns, **waits, "judged_snapshot": ""})
     if waits is None and known is not None and since is not None:
         due = known.next_look_at is not None and judging.now >= known.next_look_at
         if same and known.judged and not judging.top_changed and not due:

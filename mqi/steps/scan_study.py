@@ -38,7 +38,7 @@ def look_at_study(site: Site, watch: WatchFolder, unit: Unit) -> tuple[list[Find
     look = _Look(site, watch, sort_out(unit), fractions(site.store, watch.room, unit.path))
     open_ = [one for one in look.groups if look.is_open(one)]
     findings = [finding for one in look.groups for finding in look.findings_of(one)]
-    findings += look.forgotten(open_)
+    findings += look.forgotten()
     shown = look.shown_apart(bool(open_))
     findings += look.about_the_study(shown)
     row = look.study_row(
@@ -245,7 +245,7 @@ class _Look:
         ]
         return sorted(found, key=lambda case: case.case_id)
 
-    def forgotten(self, open_: Sequence[Group]) -> list[Finding]:
+    def forgotten(self) -> list[Finding]:
         """Open rows that no group stands for: merged into another fraction, or their deliveries are gone."""
         used = {row.case_id for one in self.groups if (row := self._row_for(one)) is not None}
         return [

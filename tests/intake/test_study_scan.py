@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mqi.render import full_reason
+from mqi.steps.scan import baseline
 from tests.intake.clinic import SEOUL, Clinic, opened, touch_later
 from tests.intake.studies import MARKER, StudyFolder, stamp
 
@@ -442,6 +443,18 @@ def test_skipping_a_fraction_covers_the_rest_of_its_copy_and_no_other(clinic: Cl
     operate.retry(clinic.site, clinic.rows()[0], from_step=None, redo_all=False, reason="")
     clinic.settle()
     assert clinic.states() == {D1: "new", E1: "new"}
+
+
+def test_the_first_days_baseline_covers_what_is_there(clinic: Clinic, study: StudyFolder) -> None:
+    whole(study, D1, D2)
+    StudyFolder(clinic.cases_folder, "P002/S1").put_plan(BEAMS)
+    assert baseline(clinic.site, lambda count: count == 2).counts["skipped"] == 2
+    whole(study, E1, E2)
+    touch_later(study.folder)
+    clinic.settle()
+    (case,) = clinic.submit()
+    assert (case.fraction, case.revision) == (E1, 1)
+    assert [row.status for row in clinic.rows()] == ["skipped", "skipped", "submitting"]
 
 
 # --- whatever the order ------------------------------------------------------------------------------------
