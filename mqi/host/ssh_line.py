@@ -27,6 +27,7 @@ from paramiko.ssh_exception import (
 
 from mqi.errors import AuthenticationProblem, HostRefused, HostUnreachable, MqiError
 from mqi.host.known_hosts import fingerprint, name_of, read_pins
+from mqi.host.ssh_channel import Arrivals
 from mqi.settings import Ssh, SshLogin
 
 # AES-GCM takes a third less of our processor than AES-CTR, which paramiko would take first.
@@ -121,6 +122,7 @@ class Line:
             guarded(self.cut, 2 * self._ssh.connect_timeout_s),
         ):
             stream = self._last.create_session()
+            stream.in_buffer = Arrivals()  # before anything can arrive
             stream.exec_command(command)
             return stream
 

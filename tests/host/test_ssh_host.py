@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import subprocess
@@ -13,10 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from paramiko.buffered_pipe import PipeTimeout
 
 from mqi.errors import AuthenticationProblem, HostRefused, HostUnreachable, MqiError, TemporaryProblem
 from mqi.host import open_host
 from mqi.host.base import Blob, Host
+from mqi.host.ssh_channel import Arrivals
 from mqi.settings import HostSettings
 from tests.agent.bench import sha256
 from tests.host.sshd import NEEDS_SSHD, Sshd, free_port, new_key
@@ -286,3 +291,33 @@ def test_one_connection_and_one_exec_a_request(own_sshd: Sshd, tmp_path: Path, c
     assert len(host.upload(files).stored) == 40
     assert own_sshd.counts() == (1, 2)
     host.close()
+
+
+@given(st.lists(st.binary(max_size=50), max_size=30), st.lists(st.integers(1, 400_000), min_size=1, max_size=10))
+def test_what_arrives_is_read_in_order(packets: list[bytes], sizes: list[int]) -> None:
+    arrivals = Arrivals()
+    for packet in packets:
+        arrivals.feed(packet)
+    arrivals.close()
+    read = []
+    for size in itertools.cycle(sizes):
+        piece = arrivals.read(size)
+        assert len(piece) <= size
+        if not piece:
+            break
+        read.append(piece)
+    assert b"".join(read) == b"".join(packets)
+    assert not arrivals.read_ready()
+
+
+def test_a_large_read_is_woken_when_it_is_worth_it() -> None:
+    arrivals = Arrivals()
+    with pytest.raises(PipeTimeout):
+        arrivals.read(10, 0.01)
+    arrivals.feed(b"x" * 1000)
+    assert len(arrivals.read(10, 0.01)) == 10
+    with pytest.raises(PipeTimeout):
+        arrivals.read(2**20, 0.01)
+    assert len(arrivals) == 990  # nothing is lost by waiting
+    arrivals.feed(b"x" * 2**19)
+    assert len(arrivals.read(2**20, 0.01)) == 2**19 + 990
