@@ -78,11 +78,28 @@ def init(
         target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise DiskProblem(f"{target} cannot be written: {error.strerror or error}") from error
+    machine = _example_machine(target.parent, answers["room"])
     lines = [
         f"wrote {target}",
+        *([f"wrote {machine}: an example; put the machine's own beam model there"] if machine else []),
         "next: mqi config check; mqi scan --baseline (skips what is there already); then mqi cycle every minute",
     ]
-    invoked.print("\n".join(lines), {"config": str(target)})
+    invoked.print("\n".join(lines), {"config": str(target), "machine": str(machine) if machine else None})
+
+
+def _example_machine(folder: Path, room: str) -> Path | None:
+    """The room's machine file, copied from the example unless there is one; None when there was."""
+    from mqi.resources import packaged_config
+
+    target = folder / "machines" / f"{room}.yaml"
+    if target.exists():
+        return None
+    try:
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes((packaged_config() / "machines" / "G1.yaml").read_bytes())
+    except OSError as error:
+        raise DiskProblem(f"{target} cannot be written: {error.strerror or error}") from error
+    return target
 
 
 def check(context: typer.Context) -> None:
