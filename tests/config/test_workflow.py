@@ -49,7 +49,8 @@ def test_the_packaged_workflow() -> None:
     assert interpreter.outputs == ("beams.json", "beam_*.csv")
     assert (moquisim.name, moquisim.for_each, moquisim.needs) == ("moquisim", "beam", ("interpreter",))
     assert (moquisim.group, moquisim.gpu) == ("gpu", False)
-    assert moquisim.outputs == ("depth_dose.csv", "depth_dose.png", "summary.json")
+    assert moquisim.files == ("machines/{room}.yaml",)
+    assert "dose_planned.npz" in moquisim.outputs
     for step in workflow.steps:
         assert step.transient_exit_codes == {75} and step.max_attempts == 3
         assert step.run[0] == "{python}"
