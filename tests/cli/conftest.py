@@ -181,7 +181,7 @@ def install_shipped(root: Path) -> Installation:
     shutil.copyfile(packaged_config() / "machines" / "G1.yaml", root / "machines" / "G1.yaml")
     config = root / "mqi.yaml"
     text = config.read_text(encoding="utf-8").replace("workflows: {}", "workflows: {default_qa: default_qa.yaml}")
-    engine = json.dumps({"MCSQUARE_FOLDER": os.environ.get("MCSQUARE_FOLDER", str(ROOT / ".cache" / "mcsquare"))})
+    engine = json.dumps({"MCSQUARE_FOLDER": os.environ.get("MCSQUARE_FOLDER", str(ROOT / ".cache" / f"mcsquare-{sys.platform}"))})
     config.write_text(text.replace("    work_dir: work\n", f"    work_dir: work\n    environment: {engine}\n"), encoding="utf-8")
     return installation
 
@@ -197,7 +197,7 @@ def site(tmp_path: Path) -> Iterator[Installation]:
 @pytest.fixture
 def real_site(tmp_path: Path) -> Iterator[Installation]:
     """An installation with the shipped workflow; skipped where its dose engine is absent."""
-    folder = os.environ.get("MCSQUARE_FOLDER", str(ROOT / ".cache" / "mcsquare"))
+    folder = os.environ.get("MCSQUARE_FOLDER", str(ROOT / ".cache" / f"mcsquare-{sys.platform}"))
     if not (Path(folder) / "Materials").is_dir():
         assert os.environ.get("CI") != "true", "MCsquare is missing, and CI must have it"
         pytest.skip("MCsquare is not here: scripts/test.py gets it")
