@@ -5,15 +5,42 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
+
+from _venv import ROOT
 
 # Program -> Debian package.
 PROGRAMS = {
+    "dciodvfy": "dicom3tools",
     "systemd-analyze": "systemd",
     "dbus-daemon": "dbus",
     "crontab": "cron",
     "unshare": "util-linux",
     "xmllint": "libxml2-utils",
 }
+
+
+# The CPU dose engine of the shipped workflow; kept between runs.
+MCSQUARE = ROOT / ".cache" / f"mcsquare-{sys.platform}"
+
+
+def install_mcsquare(python: Path, system: str = sys.platform) -> None:
+    """Get MCsquare (an 83 MB download the first time), or say that it could not be had."""
+    folder = MCSQUARE.with_name(f"mcsquare-{system}")
+    if (folder / "Materials").is_dir():
+        return
+    print("getting the dose engine MCsquare (83 MB) …", flush=True)
+    command = [
+        str(python),
+        str(ROOT / "remote_scripts" / "get_mcsquare.py"),
+        "--to",
+        str(folder),
+        "--system",
+        system,
+    ]
+    if subprocess.run(command, check=False).returncode:
+        print("it could not be had; the tests that need it say so", flush=True)
 
 
 def install_components() -> None:

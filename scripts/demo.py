@@ -14,19 +14,25 @@ import sys
 import time
 from pathlib import Path
 
+from _components import MCSQUARE, install_mcsquare
 from _venv import ROOT, ensure
 
-LIMIT_S = 300.0
+# Two minutes on two idle cores.
+LIMIT_S = 900.0
 
 
 def main() -> int:
     """The demo with the checkout's virtual environment."""
+    if sys.argv[1:2] in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
     python = ensure("steps")
     return run(python, Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "demo-output").resolve())
 
 
 def run(python: Path, folder: Path) -> int:
     """Make the case, run `mqi cycle` until it is done, show what came of it."""
+    install_mcsquare(python)
     if folder.exists():
         if not (folder / "mqi.yaml").is_file():
             print(f"{folder} exists and is not an earlier demo; name another folder")
@@ -46,9 +52,10 @@ def run(python: Path, folder: Path) -> int:
 
     if mqi("init", "--yes", "--cases", str(cases), "--results", str(folder / "results")).returncode:
         return 1
-    # A sample need not lie still for a minute.
+    # A sample need not lie still for a minute, and the steps find the dose engine by their host's environment.
     config = folder / "mqi.yaml"
     text = config.read_text(encoding="utf-8").replace("#quiet: 1 min", "quiet: 1s")
+    text = text.replace("#environment: {}", "environment: " + json.dumps({"MCSQUARE_FOLDER": str(MCSQUARE)}))
     config.write_text(text, encoding="utf-8")
     print("\nmaking a sample case: an RT Ion Plan with a setup beam and two treatment beams", flush=True)
     code = "import sys, pathlib; from mqi.sample import write_sample; print(write_sample(pathlib.Path(sys.argv[1]), seed=1))"

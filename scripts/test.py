@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 
-from _components import install_components
+from _components import MCSQUARE, install_components, install_mcsquare
 from _venv import ROOT, ensure
 
 
@@ -35,10 +35,12 @@ def main() -> int:
         return run_windows(arguments, slow=slow)
     install_components()
     python = ensure("dev")
+    install_mcsquare(python)
     marker = [] if slow else ["-m", "not slow"]
     # Most tests wait for processes: two workers take half the time.
     command = [str(python), "-m", "pytest", "-n", "auto", "--dist", "worksteal", *marker, *arguments]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    environment = {**os.environ, "MCSQUARE_FOLDER": str(MCSQUARE)}
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 
 if __name__ == "__main__":

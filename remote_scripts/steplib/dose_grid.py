@@ -45,7 +45,9 @@ class DoseGrid:
     def same_grid(self, other: "DoseGrid") -> bool:
         """Whether the voxels of both lie at the same places, within a thousandth of a millimetre."""
         ours, theirs = (self.origin_mm, self.spacing_mm), (other.origin_mm, other.spacing_mm)
-        return self.dose_gy.shape == other.dose_gy.shape and bool(np.allclose(ours, theirs, rtol=0.0, atol=1e-3))
+        return self.dose_gy.shape == other.dose_gy.shape and bool(
+            np.allclose(ours, theirs, rtol=0.0, atol=1e-3)
+        )
 
 
 def write_grid(path: Path, grid: DoseGrid) -> None:
@@ -70,7 +72,12 @@ def read_grid(path: Path) -> DoseGrid:
             dose, sigma, origin, spacing = (archive[name] for name in _NAMES)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise BadInput(f"{path.name} is not a dose grid ({type(error).__name__}).") from error
-    good = dose.ndim == 3 and sigma.shape == dose.shape and origin.shape == spacing.shape == (3,) and dose.size > 0
+    good = (
+        dose.ndim == 3
+        and sigma.shape == dose.shape
+        and origin.shape == spacing.shape == (3,)
+        and dose.size > 0
+    )
     if not good or not all(np.all(np.isfinite(array)) for array in (dose, sigma, origin, spacing)):
         raise BadInput(f"{path.name} is not a dose grid (shapes or values).")
     if not np.all(spacing > 0.0):

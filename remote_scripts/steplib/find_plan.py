@@ -12,11 +12,11 @@ import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, Sequence
 
 from .dicom import Item
 from .parameters import read_object
-from .report import BadInput, Progress
+from .report import BadInput
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -73,7 +73,7 @@ def read_inputs(path: Path) -> List[Input]:
     return inputs
 
 
-def find_plan(inputs: Sequence[Input], folder: Path, progress: Progress) -> FoundPlan:
+def find_plan(inputs: Sequence[Input], folder: Path, progress: Callable[[float, str], None]) -> FoundPlan:
     """Reads the one RT Ion Plan among the inputs. BadInput: there is none, more than one, a damaged one."""
     _silence_pydicom()
     classes: Dict[str, Optional[str]] = {}

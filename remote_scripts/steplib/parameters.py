@@ -10,7 +10,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping, Optional, Tuple
 
 from .report import BadInput
 
@@ -42,6 +42,45 @@ class Numbers:
             raise BadInput(f"Parameter {key} must map names to numbers.")
         one = Number(0.0, self.low, self.high)
         return {name: one.check(f"{key}.{name}", number) for name, number in value.items()}
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number within [low, high]."""
+
+    default: int
+    low: int
+    high: int
+
+    def check(self, key: str, value: Any) -> int:
+        if type(value) is not int or not self.low <= value <= self.high:
+            raise BadInput(f"Parameter {key} must be a whole number from {self.low} to {self.high}.")
+        return value
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some words."""
+
+    default: str
+    words: Tuple[str, ...]
+
+    def check(self, key: str, value: Any) -> str:
+        if not isinstance(value, str) or value not in self.words:
+            raise BadInput(f"Parameter {key} must be one of {', '.join(self.words)}.")
+        return value
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text on one line, such as a path on the host; may be empty."""
+
+    default: str = ""
+
+    def check(self, key: str, value: Any) -> str:
+        if not isinstance(value, str) or not value.isprintable():
+            raise BadInput(f"Parameter {key} must be a text on one line.")
+        return value
 
 
 def is_number(value: Any) -> bool:

@@ -6,6 +6,7 @@ Exit codes of every shipped step:
     1   a defect of the step itself
     2   bad input: the case, or the step's parameters, cannot be computed; trying again changes nothing
     3   a check of the result failed; the files of the result are there for inspection
+    4   the dose engine is not there, or did not do its work
     75  temporary (memory, disk): worth another attempt
     78  the Python of this host lacks a package that the step needs
 
@@ -28,7 +29,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Callable, NoReturn, Sequence
 
-OK, DEFECT, BAD_INPUT, FAILED_CHECK, TEMPORARY, WRONG_PYTHON = 0, 1, 2, 3, 75, 78
+OK, DEFECT, BAD_INPUT, FAILED_CHECK, ENGINE_FAILED, TEMPORARY, WRONG_PYTHON = 0, 1, 2, 3, 4, 75, 78
 
 # Running out of these passes; a missing permission does not.
 _PASSING = {errno.ENOSPC, errno.ENOMEM, errno.EAGAIN, errno.EIO, errno.EMFILE, errno.ENFILE}
@@ -51,6 +52,12 @@ class FailedCheck(StepProblem):
     """There is a result, and it contradicts what is known about it."""
 
     exit_code = FAILED_CHECK
+
+
+class EngineFailed(StepProblem):
+    """The dose engine is missing, or ended without a dose that can be trusted."""
+
+    exit_code = ENGINE_FAILED
 
 
 class Temporary(StepProblem):

@@ -1,7 +1,7 @@
 """Runs the shipped steps as the agent does: as processes, with MQI_PROGRESS and MQI_ERROR, in a folder of their own.
 
 A process spends half a second and more on importing numpy, pydicom and matplotlib. Long tables therefore call the
-same entry points in this process (`interpret_here`, `simulate_here`); everything else starts processes.
+same entry points in this process (`interpret_here`); everything else starts processes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,16 +39,6 @@ class Run:
 
     def json(self, name: str) -> Any:
         return json.loads((self.out / name).read_text(encoding="utf-8"))
-
-
-@dataclass(frozen=True)
-class Curve:
-    """depth_dose.csv."""
-
-    depth_mm: list[float]
-    relative: list[float]
-    energy: list[float]
-    gray: list[float]
 
 
 def run_step(script: str, work: Path, arguments: Sequence[str], **environment: str) -> Run:
@@ -117,19 +107,10 @@ def interpret_prepared_here(work: Path, parameters: Any = None) -> Run:
     """The same as `interpret_prepared`, in this process."""
     import interpreter
 
-    return _run_here(interpreter.main, work, _interpreter_arguments(work, parameters))
+    return run_here(interpreter.main, work, _interpreter_arguments(work, parameters))
 
 
-def simulate_here(work: Path, spots: Path, beam: int, parameters: Any = None) -> Run:
-    """The same as `simulate`, in this process."""
-    import moquisim
-
-    work = work / f"run{next(_numbers)}"
-    work.mkdir(parents=True)
-    return _run_here(moquisim.main, work, _simulation_arguments(work, spots, beam, parameters))
-
-
-def _run_here(main: Callable[..., None], work: Path, arguments: list[str]) -> Run:
+def run_here(main: Callable[..., None], work: Path, arguments: list[str]) -> Run:
     from steplib import report
 
     (work / "out").mkdir(exist_ok=True)
@@ -153,18 +134,6 @@ def _interpreter_arguments(work: Path, parameters: Any) -> list[str]:
     return [*arguments, "--parameters", _parameters(work, parameters)]
 
 
-def simulate(work: Path, spots: Path, beam: int, parameters: Any = None) -> Run:
-    """Runs moquisim.py on one beam of the interpreter's outputs."""
-    work = work / f"run{next(_numbers)}"
-    work.mkdir(parents=True)
-    return run_step("moquisim.py", work, _simulation_arguments(work, spots, beam, parameters))
-
-
-def _simulation_arguments(work: Path, spots: Path, beam: int, parameters: Any) -> list[str]:
-    places = ["--beam", str(beam), "--spots", str(spots), "--out", str(work / "out")]
-    return [*places, "--parameters", _parameters(work, parameters)]
-
-
 def _parameters(work: Path, parameters: Any) -> str:
     path = work / "parameters.json"
     text = parameters if isinstance(parameters, str) else json.dumps({} if parameters is None else parameters)
@@ -178,15 +147,6 @@ def spots_of(out: Path, beam: int) -> list[tuple[int, int, float, float, float, 
         lines = list(csv.reader(stream))
     assert lines[0] == ["layer", "spot", "energy_MeV", "x_mm", "y_mm", "mu", "protons", "time_ms"]
     return [(int(a), int(b), float(c), float(d), float(e), float(f)) for a, b, c, d, e, f, *_ in lines[1:]]
-
-
-def curve_of(out: Path) -> Curve:
-    """depth_dose.csv, header checked."""
-    with (out / "depth_dose.csv").open(encoding="ascii", newline="") as stream:
-        lines = list(csv.reader(stream))
-    assert lines[0] == ["depth_mm", "relative_dose", "energy_MeV_per_mm", "dose_Gy_mm2"]
-    columns = [[float(line[place]) for line in lines[1:]] for place in range(4)]
-    return Curve(*columns)
 
 
 def dicom_bytes(plan: Any) -> bytes:
@@ -204,28 +164,3 @@ def fresh_plan(seed: int = 1) -> Any:
         layers = tuple(replace(layer, spots=layer.spots[:9]) for layer in beam.layers)
         beams.append(replace(beam, layers=layers))
     return sample_plan(seed, tuple(beams))
-
-
-def write_tables(
-    folder: Path, layers: Sequence[tuple[float, float]], *, beam: int = 1, wet_mm: float = 0.0
-) -> Path:
-    """The interpreter's outputs for one beam, from (energy MeV, MU) per layer; returns the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = ["layer,spot,energy_MeV,x_mm,y_mm,mu,protons,time_ms"]
-    lines += [f"{place},1,{energy!r},0.0,0.0,{mu!r},," for place, (energy, mu) in enumerate(layers, 1)]
-    content = ("\n".join(lines) + "\n").encode()
-    (folder / f"beam_{beam}.csv").write_bytes(content)
-    table: list[Mapping[str, Any]] = [
-        {"layer": place, "energy_MeV": energy, "range_shifter_wet_mm": wet_mm}
-        for place, (energy, _) in enumerate(layers, 1)
-    ]
-    entry = {
-        "number": beam,
-        "name": "field",
-        "file": f"beam_{beam}.csv",
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "layer_table": table,
-    }
-    index = {"format": 2, "plan": {"sop_instance_uid": "1.2.3"}, "beams": [entry]}
-    (folder / "beams.json").write_text(json.dumps(index), encoding="utf-8")
-    return folder

@@ -27,7 +27,6 @@ from step_runs import (
     interpret_prepared_here,
     prepare,
     run_step,
-    simulate,
     spots_of,
 )
 
@@ -718,8 +717,8 @@ def test_real_plan(
         assert sum(row[5] for row in rows) == pytest.approx(meterset, rel=1e-6)
 
 
-def test_real_range_shifters_and_dose(real_data: Path, tmp_path: Path) -> None:
-    """A whole folder with a CT as input; then the dose of a real field, 125.9 MeV behind 34.3 mm of water."""
+def test_real_range_shifters(real_data: Path, tmp_path: Path) -> None:
+    """A whole folder with a CT as input; and a real field behind 34.3 mm of water."""
     files = sorted(path for path in (real_data / "dcpt-headphantom").iterdir() if path.is_file())
     head = interpret(tmp_path, [*files[:40], *(path for path in files if path.name.startswith("R"))])
     assert [beam["range_shifters"][0]["wet_mm"] for beam in head.json("beams.json")["beams"]] == [57.0] * 3
@@ -727,12 +726,6 @@ def test_real_range_shifters_and_dose(real_data: Path, tmp_path: Path) -> None:
     assert field.json("beams.json")["beams"][0]["range_shifters"][0]["wet_mm"] == pytest.approx(
         34.3, abs=1e-4
     )
-    dose = simulate(tmp_path, field.out, 1)
-    assert (dose.code, dose.error) == (0, "")
-    summary = dose.json("summary.json")
-    assert summary["max_energy_MeV"] == 125.9
-    # PSTAR: 110.6 mm for 122.5 MeV; the deeper layer, 125.9 MeV, has a sixth of its weight.
-    assert summary["r80_mm"] == pytest.approx(110.6 - 34.3, abs=1.0)
 
 
 def test_unreadable_input_is_not_the_case_s_fault(tmp_path: Path) -> None:
