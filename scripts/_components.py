@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from _pueue import ensure_pueue
@@ -27,16 +28,24 @@ PROGRAMS = {
 
 
 # The CPU dose engine of the shipped workflow; kept between runs.
-MCSQUARE = ROOT / ".cache" / "mcsquare"
+MCSQUARE = ROOT / ".cache" / f"mcsquare-{sys.platform}"
 
 
-def install_mcsquare(python: Path) -> None:
+def install_mcsquare(python: Path, system: str = sys.platform) -> None:
     """Get MCsquare (an 83 MB download the first time), or say that it could not be had."""
-    if (MCSQUARE / "Materials").is_dir():
+    folder = MCSQUARE.with_name(f"mcsquare-{system}")
+    if (folder / "Materials").is_dir():
         return
     print("getting the dose engine MCsquare (83 MB) …", flush=True)
-    script = ROOT / "remote_scripts" / "get_mcsquare.py"
-    if subprocess.run([str(python), str(script), "--to", str(MCSQUARE)], check=False).returncode:
+    command = [
+        str(python),
+        str(ROOT / "remote_scripts" / "get_mcsquare.py"),
+        "--to",
+        str(folder),
+        "--system",
+        system,
+    ]
+    if subprocess.run(command, check=False).returncode:
         print("it could not be had; the tests that need it say so", flush=True)
 
 

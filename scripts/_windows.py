@@ -9,8 +9,10 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 
+from _components import install_mcsquare
 from _venv import ROOT
 from _wine import CACHE, Wine, ensure_wine
 
@@ -68,6 +70,8 @@ def _parts(wine: Wine, arguments: Sequence[str], slow: bool) -> list[tuple[str, 
     if arguments:
         return [_part(wine, "the chosen tests", [*pytest, *chosen, *arguments], LIMIT_TESTS_S)]
     shutil.rmtree(wine.drive_c / "temp" / "demo", ignore_errors=True)
+    # The demo asks for it again, in a Python that may have no pip.
+    install_mcsquare(Path(sys.executable), "win32")
     return [
         _part(
             wine,

@@ -31,7 +31,7 @@ def test_the_shipped_workflow_from_folder_to_result(real_site: Installation) -> 
     ]
     results = Path(case["results_path"])
     assert results.parent.parent == real_site.results / "G1"
-    for name in ("depth_dose.csv", "depth_dose.png", "summary.json"):
+    for name in ("dose_planned.npz", "RD_beam_2_planned.dcm", "depth_dose.png", "summary.json"):
         assert (results / "moquisim" / "beam_2" / name).stat().st_size > 0
     provenance = json.loads((results / "provenance.json").read_text(encoding="utf-8"))
     for entry in provenance["inputs"]:

@@ -200,6 +200,8 @@ def test_a_wheel_in_an_empty_environment_works(tmp_path: Path) -> None:
         "_remote_scripts/agent/__main__.py",
         "_remote_scripts/interpreter.py",
         "_config/workflows/default_qa.yaml",
+        "_config/machines/G1.yaml",
+        "_remote_scripts/get_mcsquare.py",
         "_config/mqi.schema.json",
         "schema.sql",
         "py.typed",

@@ -46,10 +46,13 @@ def test_the_packaged_workflow() -> None:
     assert workflow.name == "default_qa"
     interpreter, moquisim = workflow.steps
     assert (interpreter.name, interpreter.for_each, interpreter.group) == ("interpreter", "case", "cpu")
-    assert interpreter.outputs == ("beams.json", "beam_*.csv")
+    assert interpreter.outputs == ("beams.json", "beam_*.csv", "spot_check.json")
+    assert interpreter.files == ("machines/{room}.yaml",)
+    assert interpreter.fetches("delivered_2.csv") and not interpreter.fetches("log/beam_2/01_120.00MeV.csv")
     assert (moquisim.name, moquisim.for_each, moquisim.needs) == ("moquisim", "beam", ("interpreter",))
     assert (moquisim.group, moquisim.gpu) == ("gpu", False)
-    assert moquisim.outputs == ("depth_dose.csv", "depth_dose.png", "summary.json")
+    assert moquisim.files == ("machines/{room}.yaml",)
+    assert "dose_planned.npz" in moquisim.outputs
     for step in workflow.steps:
         assert step.transient_exit_codes == {75} and step.max_attempts == 3
         assert step.run[0] == "{python}"

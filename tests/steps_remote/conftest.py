@@ -31,7 +31,7 @@ def mcsquare() -> str:
     from steplib.engines.mcsquare_folder import default_folder, is_complete
 
     named = os.environ.get("MCSQUARE_FOLDER")
-    places = [Path(named)] if named else [ROOT / ".cache" / "mcsquare", default_folder()]
+    places = [Path(named)] if named else [ROOT / ".cache" / f"mcsquare-{sys.platform}", default_folder()]
     for place in places:
         if is_complete(place):
             return str(place)

@@ -75,11 +75,11 @@ def find_program(named: str) -> Tuple[Path, Path, str]:
     raise EngineFailed("None of MCsquare's programs runs on this host's processor.")
 
 
-def is_complete(folder: Path) -> bool:
-    """Whether the folder holds what this system needs, unaltered."""
-    if not (folder / "Materials").is_dir():
+def is_complete(folder: Path, system: str = sys.platform) -> bool:
+    """Whether the folder holds what `system` ("linux", "win32") needs, unaltered."""
+    if system not in _PROGRAMS or not (folder / "Materials").is_dir():
         return False
-    files = {**_PROGRAMS.get(sys.platform, {}), **_LIBRARIES.get(sys.platform, {})}
+    files = {**_PROGRAMS[system], **_LIBRARIES[system]}
     for name, digest in files.items():
         path = folder / name
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
@@ -97,17 +97,17 @@ def tree_sha256(folder: Path) -> str:
     return total.hexdigest()
 
 
-def unpack(wheel: Path, folder: Path) -> None:
-    """Puts what this system needs from the wheel file into `folder`, which appears complete or not at all.
+def unpack(wheel: Path, folder: Path, system: str = sys.platform) -> None:
+    """Puts what `system` needs from the wheel file into `folder`, which appears complete or not at all.
 
     EngineFailed: another wheel than the known one, or `folder` holds something else.
     """
-    if sys.platform not in _PROGRAMS:
+    if system not in _PROGRAMS:
         raise EngineFailed("MCsquare has no program for this operating system.")
     if hashlib.sha256(wheel.read_bytes()).hexdigest() != WHEEL_SHA256:
         raise EngineFailed(f"The wheel is not {PACKAGE} {VERSION}: its SHA-256 differs.")
-    programs = _PROGRAMS[sys.platform]
-    wanted = {*programs, *_LIBRARIES[sys.platform]}
+    programs = _PROGRAMS[system]
+    wanted = {*programs, *_LIBRARIES[system]}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=str(folder.parent)) as name:
         part = Path(name) / "part"
@@ -123,13 +123,13 @@ def unpack(wheel: Path, folder: Path) -> None:
                 target.write_bytes(archive.read(entry))
                 if inside in programs:
                     target.chmod(0o755)
-        if not is_complete(part):
+        if not is_complete(part, system):
             raise EngineFailed("What was unpacked from the wheel is not the MCsquare that is known.")
         try:
             os.rename(str(part), str(folder))
         except OSError:
             # Somebody else was first, or the folder holds something else.
-            if not is_complete(folder):
+            if not is_complete(folder, system):
                 raise EngineFailed(f"{folder} is there already and is no MCsquare folder.") from None
 
 
