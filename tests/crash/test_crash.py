@@ -2,11 +2,13 @@
 once, and nothing is left over. There is nothing to do for that but to let the scheduler go on running mqi.
 
 Every day a spread of the boundaries of each process, and always those around the moments on which
-exactly-once rests; the full product of boundaries and faults with `--slow`.
+exactly-once rests; the full product of boundaries and faults with `--slow`. Those are 5,600 cases, hours: with
+MQI_CRASH_EVERY=20 in the environment each part of it takes only every 20th boundary, and each part other ones.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from itertools import cycle, islice
 
@@ -124,4 +126,7 @@ def test_stopped_here_and_there(crashes: Crashes, phase: str, role: str) -> None
     [(phase, role, fault) for phase, role in PROCESSES for fault in PHASES[phase].faults],
 )
 def test_stopped_everywhere(crashes: Crashes, phase: str, role: str, fault: str) -> None:
-    crashes.check(phase, role, [(name, fault) for name in crashes.boundaries(phase)[role]])
+    every = int(os.environ.get("MQI_CRASH_EVERY", "1"))
+    first = list(PROCESSES).index((phase, role)) * 7 + PHASES[phase].faults.index(fault) * 13
+    chosen = crashes.boundaries(phase)[role][first % every :: every]
+    crashes.check(phase, role, [(name, fault) for name in chosen])
