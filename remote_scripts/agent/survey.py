@@ -114,8 +114,11 @@ def note_fate(job: JobPaths, fate: str) -> None:
 
 
 def is_lost(job: JobPaths) -> bool:
-    """Whether the job has been found lost. Raises ValueError when its file is broken."""
-    return bool((read_json_object(job.missing) or {}).get("lost"))
+    """Whether the job has been found lost; a broken file says nothing."""
+    try:
+        return bool((read_json_object(job.missing) or {}).get("lost"))
+    except ValueError:
+        return False
 
 
 def count_absence(missing: Optional[Dict[str, Any]], settings: Settings, now: float) -> Dict[str, Any]:

@@ -62,7 +62,9 @@ def test_a_daemon_that_is_down_is_unknown_and_its_start_is_told(daemon: PueueSta
         assert on.begun(name, run) == 1
 
 
-@pytest.mark.parametrize("state_too", [False, True], ids=["state kept", "state gone"])
+@pytest.mark.parametrize(
+    "state_too", [pytest.param(False, marks=pytest.mark.slow), True], ids=["state kept", "state gone"]
+)
 def test_killed_while_a_job_runs(daemon: PueueStand, on: Bench, state_too: bool) -> None:
     on.submit(on.plan(on.gated("one-a1"), on.traced("two-a1")))
     wait_for(lambda: on.begun("one-a1"), "the job to begin")
@@ -236,6 +238,7 @@ def test_never_more_tasks_than_configured(daemon: PueueStand, make_bench: Callab
     while not (on.job("step.b5-a1") / "exit.json").exists():
         most = max(most, sum("Done" not in str(task["status"]) for task in daemon.tasks()))
         on.report()
+        time.sleep(0.2)
     # Those that wait, the one that runs, and one that has just ended.
     assert 1 <= most <= 4
     for beam in range(6):
@@ -252,7 +255,9 @@ def test_what_the_daemon_keeps_tells_nothing(daemon: PueueStand, on: Bench, monk
         assert set(task["envs"]) <= {"PATH", "HOME", "LANG", "USER", "LOGNAME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "PUEUE_GROUP", "PUEUE_WORKER_ID"}  # fmt: skip
 
 
-@pytest.mark.parametrize("per_gpu", [False, True], ids=["one group", "a group per GPU"])
+@pytest.mark.parametrize(
+    "per_gpu", [pytest.param(False, marks=pytest.mark.slow), True], ids=["one group", "a group per GPU"]
+)
 def test_each_task_has_a_gpu_of_its_own(daemon: PueueStand, make_bench: Callable[..., Bench], per_gpu: bool) -> None:
     gpus = Group("gpu", slots=2, gpus=("GPU-aaaa", "GPU-bbbb"))
     on = make_bench(queue=daemon.queue((CPU, gpus), group_per_gpu=per_gpu))
@@ -296,10 +301,11 @@ def test_a_task_that_waits_for_its_gpu_gives_up_when_it_is_cancelled(
     wait_for(lambda: sum("Running" in task["status"] for task in daemon.tasks()) == 2, "both tasks to start")
     wait_for(on.order, "the first job to begin")
     on.submit(on.plan(*jobs, serial=2, cancel=True))
-    wait_for(lambda: all("Done" in str(task["status"]) for task in daemon.tasks()), "both tasks to end")
+    wait_for(lambda: on.report() and not daemon.tasks(), "both tasks to end and to be removed")
     assert len(on.order()) == 1
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(daemon: PueueStand, make_bench: Callable[..., Bench]) -> None:
     on = make_bench(queue=daemon.queue((Group("cpu", slots=2),)))
     names = [f"step.b{beam}-a1" for beam in range(6)]

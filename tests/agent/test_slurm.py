@@ -118,6 +118,7 @@ def test_what_a_job_asks_for() -> None:
 # --- faults
 
 
+@pytest.mark.slow
 def test_a_controller_that_is_down_is_unknown(cluster: SlurmStand, on: Bench) -> None:
     on.submit(on.plan(on.gated("one-a1"), on.traced("two-a1", "one-a1")))
     wait_for(lambda: on.begun("one-a1"), "the job to begin")

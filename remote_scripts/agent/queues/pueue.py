@@ -155,12 +155,13 @@ class PueueQueue:
         failed: Optional[PueueTask] = None
         for task in ended:
             job = self._work.job(task.label)
-            idle = not has_started(job)
-            busy = task.result == "Failed %d" % BUSY
-            if idle and task.result != "Success" and not busy and job.folder.exists():
+            if job.claim.exists() and not (job.exit.exists() or job.tombstone.exists() or is_lost(job)):
+                continue  # its end is not known yet, and this may be all that tells it (see `fate`)
+            idle = job.folder.exists() and not has_started(job)
+            if idle and task.result not in ("Success", "Failed %d" % BUSY):
                 over += [failed.id] if failed else []
                 failed = task
-            elif idle or job.exit.exists() or is_lost(job):
+            else:
                 over.append(task.id)
         if failed:
             self._complaints.append(
