@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ class Clinic:
         self.root = root
         self.cases_folder = root / "cases"
         self.cases_folder.mkdir(parents=True)
+        # The shipped workflow asks for the room's machine file.
+        shutil.copytree(packaged_config() / "machines", root / "machines")
         self.time = 1_772_700_000.0
         facts: dict[str, Any] = {"depth": None, "marker": MARKER, "quiet_s": 60.0, "layout": "shi", **watch}
         self.settings = Settings(
