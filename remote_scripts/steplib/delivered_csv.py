@@ -39,6 +39,7 @@ def is_delivery_csv(head: bytes, where: str) -> bool:
     names = [name.strip() for name in line.decode("latin-1").lstrip("ï»¿").split(",")]
     if tuple(names) == HEADER:
         return True
+    # A result of this step (steplib/spot_table.py) that somebody put beside the case is no record.
     if len(set(names) & set(HEADER)) >= 4 and "protons" not in names:
         raise BadInput(f"{where} looks like a delivery record, but its header is not {','.join(HEADER)}.")
     return False

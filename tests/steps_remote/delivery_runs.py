@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from step_runs import Run, _run_here
+from step_runs import Run, run_here
 
 from mqi.resources import packaged_config
 from mqi.sample import training_beams
@@ -72,10 +72,9 @@ def lay_out(work: Path, files: Mapping[str, bytes], machine: bytes | None) -> Pa
 
 
 def interpret_case(
-    work: Path, files: Mapping[str, bytes], parameters: Any = None, machine: bytes | None = b"", **changes: str
+    work: Path, files: Mapping[str, bytes], parameters: Any = None, machine: bytes | None = b""
 ) -> Run:
-    """The whole interpreter in this process. `machine`: of the machine file; b"": the shipped example; None: none.
-    `changes`: text replaced in it."""
+    """The whole interpreter in this process. `machine`: the machine file; b"": the shipped example; None: none."""
     import interpreter
 
     if machine == b"":
@@ -84,7 +83,7 @@ def interpret_case(
     (work / "parameters.json").write_text(json.dumps(parameters or {}), encoding="utf-8")
     places = {"--inputs": "inputs.json", "--input-dir": "in", "--out": "out", "--files": "files",
               "--parameters": "parameters.json"}  # fmt: skip
-    return _run_here(
+    return run_here(
         interpreter.main, work, [word for option, name in places.items() for word in (option, str(work / name))]
     )
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pydicom
 import pytest
+from delivery_runs import MACHINE_FILE, case, lay_out
 from pydicom.dataset import Dataset
 from step_runs import (
     dicom_bytes,
@@ -56,7 +57,7 @@ def test_sample_becomes_one_table_per_treatment_beam(tmp_path: Path) -> None:
     files = sorted(folder.iterdir())
     run = interpret(tmp_path, files)
     assert (run.code, run.stderr, run.error) == (0, "", "")
-    assert sorted(each.name for each in run.out.iterdir()) == ["beam_2.csv", "beam_3.csv", "beams.json"]
+    assert sorted(each.name for each in run.out.iterdir()) == ["beam_2.csv", "beam_3.csv", "beams.json", "spot_check.json"]
     index = run.json("beams.json")
     assert index["format"] == 2
     assert index["plan"]["sop_instance_uid"] == str(pydicom.dcmread(plan_path).SOPInstanceUID)
@@ -85,7 +86,7 @@ def test_sample_becomes_one_table_per_treatment_beam(tmp_path: Path) -> None:
         assert [row[:5] for row in rows] == [row[:5] for row in expected]
         assert [row[5] for row in rows] == pytest.approx([row[5] for row in expected], rel=1e-6)
         assert {each["range_shifter_wet_mm"] for each in beam["layer_table"]} == {meant.range_shifter_wet_mm}
-    assert run.progress == {"fraction": 1.0, "message": "2 treatment beams"}
+    assert run.progress == {"fraction": 1.0, "message": "2 treatment beams, 0 with a delivery record"}
 
 
 def test_same_plan_gives_same_bytes(tmp_path: Path) -> None:
@@ -550,7 +551,7 @@ def test_same_beams_as_intake(change: Callable[[Any], None], tmp_path: Path) -> 
     ("parameters", "sentence"),
     [
         ({"energy_min_Mev": 70}, "Parameter energy_min_Mev is unknown: did you mean energy_min_MeV?"),
-        ({"colour": 1}, "Parameter colour is unknown: known are energy_max_MeV"),
+        ({"colour": 1}, "Parameter colour is unknown: known are count_action_percent, count_tolerance_percent, energy_max_MeV"),
         ({"energy_min_MeV": 40}, "energy_min_MeV must be a number from 50 to 300."),
         ({"energy_min_MeV": "70"}, "energy_min_MeV must be a number"),
         ('{"energy_max_MeV": 1' + "0" * 400 + "}", "energy_max_MeV must be a number"),
@@ -665,7 +666,7 @@ def test_odd_names_of_beams_stay_inside_the_index(tmp_path: Path) -> None:
         by_number(plan, number).BeamName = name
     run = interpret(tmp_path, [dicom_bytes(plan)])
     assert (run.code, run.error) == (0, "")
-    assert {each.name for each in run.out.iterdir()} == {"beam_2.csv", "beam_3.csv", "beams.json"}
+    assert {each.name for each in run.out.iterdir()} == {"beam_2.csv", "beam_3.csv", "beams.json", "spot_check.json"}
     assert {beam["number"]: beam["name"] for beam in run.json("beams.json")["beams"]} == names
     assert re.fullmatch(r"[\x20-\x7e\n]*", run.stdout)
 
@@ -677,13 +678,15 @@ def test_deployed_folder_stays_as_it_is(tmp_path: Path) -> None:
     deployed = tmp_path / "scripts"
     shutil.copytree(remote_scripts(), deployed, ignore=shutil.ignore_patterns("__pycache__"))
     before = sorted(deployed.rglob("*"))
-    run = interpret(tmp_path, [dicom_bytes(fresh_plan())])
-    for script, more in (("interpreter.py", []), ("moquisim.py", [])):
-        subprocess.run([sys.executable, str(deployed / script), *more], capture_output=True, check=False)
-    arguments = ["--beam", "2", "--spots", str(run.out), "--out", str(tmp_path / "dose")]
+    for script in ("interpreter.py", "moquisim.py"):
+        subprocess.run([sys.executable, str(deployed / script)], capture_output=True, check=False)
+    work = lay_out(tmp_path / "work", case(), MACHINE_FILE.read_bytes())
+    places = {"--inputs": "inputs.json", "--input-dir": "in", "--files": "files", "--out": "out"}
+    arguments = [word for option, name in places.items() for word in (option, str(work / name))]
     subprocess.run(
-        [sys.executable, str(deployed / "moquisim.py"), *arguments], check=True, capture_output=True
+        [sys.executable, str(deployed / "interpreter.py"), *arguments], check=True, capture_output=True
     )
+    assert (work / "out" / "spot_map_2.png").is_file()
     assert sorted(deployed.rglob("*")) == before
 
 
