@@ -74,8 +74,9 @@ def _traced(phantom: Phantom, frame: BeamFrame) -> Any:
         for corner in ((a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1))
     ]
     turned = frame.to_gantry(np.array(corners))
-    low, high = turned.min(axis=0), turned.max(axis=0)
-    counts = np.ceil((high - low) / step).astype(int) + 1
+    # Centres of a grid that fills the turned box; for a beam along an axis they are the voxels' own.
+    low, high = turned.min(axis=0) + 0.5 * step, turned.max(axis=0) - 0.5 * step
+    counts = np.ceil((high - low) / step - 1e-6).astype(int) + 1
     x, y = (low[axis] + step * np.arange(counts[axis]) for axis in (0, 1))
     depth = np.zeros((counts[2], counts[1], counts[0]), dtype=np.float32)
     passed = np.zeros((counts[1], counts[0]))
@@ -92,10 +93,12 @@ def _traced(phantom: Phantom, frame: BeamFrame) -> Any:
         passed += step * here
     axes = phantom.axes_mm()
     gantry = [frame.coordinate(axis, axes) for axis in range(3)]
-    columns = np.rint((gantry[0] - low[0]) / step).astype(int)
-    rows = np.rint((gantry[1] - low[1]) / step).astype(int)
-    planes = np.rint((high[2] - gantry[2]) / step).astype(int)
-    return depth[planes, rows, columns]
+    columns, rows, planes = (
+        np.clip(np.rint(way / step).astype(int), 0, count - 1)
+        for way, count in zip((gantry[0] - low[0], gantry[1] - low[1], high[2] - gantry[2]), counts)
+    )
+    # From the nearest plane's centre to the voxel's own.
+    return depth[planes, rows, columns] + (high[2] - step * planes - gantry[2]) * power
 
 
 def depth_dose(dose_gy: Any, depth_mm: Any, voxel_mm3: float, step_mm: float) -> Curve:

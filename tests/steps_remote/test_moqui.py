@@ -34,7 +34,9 @@ def tps_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     program = folder / "tps_env"
     script = Path(__file__).with_name("fake_tps_env.py")
     program.write_text(
-        f"#!/bin/sh\nPYTHONPATH='{remote_scripts()}' exec '{sys.executable}' '{script}' \"$@\"\n", encoding="utf-8"
+        # Not by exec: a site's tps_env may be a script that starts the program.
+        f"#!/bin/sh\nPYTHONPATH='{remote_scripts()}' '{sys.executable}' '{script}' \"$@\"\nexit $?\n",
+        encoding="utf-8",
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")

@@ -83,9 +83,8 @@ def test_plan06_against_the_planning_system_s_dose(real_data: Path, mcsquare: st
         "r80": told["r80_mm"], "expected r80": told["expected_r80_mm"],
         "reference box": [[float(line[0]), float(line[-1])] for line in axes],
     }, indent=1))  # fmt: skip
-    np.savez(str(tmp_path / "plan06.npz"), reference=values, x=axes[0], y=axes[1], z=axes[2])
-    # As it is: absolute, nothing fitted. Noise of 3 % and a percent or two of the beam model's.
-    assert 0.93 < float(np.median(ratios)) < 1.07
+    # As it is: absolute, nothing fitted.
+    assert 0.95 < float(ratios.mean()) < 1.05
 
 
 def test_head_phantom_on_its_ct(real_data: Path, mcsquare: str, tmp_path: Path) -> None:

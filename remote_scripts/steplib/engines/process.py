@@ -26,7 +26,8 @@ def run_program(
 ) -> int:
     """The exit code, negative for a signal. Output goes to `log`, and each line of it to `heard`.
 
-    `environment` is added to this process's, so that whatever ends this job finds the program by the job's mark.
+    It gets a session of its own, so that a time-out ends what it started too. `environment` is added to this
+    process's, by whose entries the agent finds and ends all that a job started (Linux).
     Raises TimedOut, and OSError when the program cannot be started.
     """
     with log.open("wb") as stream:
@@ -37,6 +38,7 @@ def run_program(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            start_new_session=sys.platform != "win32",
         )
         over = threading.Event()
 
@@ -66,8 +68,13 @@ def run_program(
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
+    if sys.platform == "win32":
         process.kill()
+        return
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass  # nobody is left in it (macOS says EPERM of zombies)
 
 
 def ending(code: int) -> str:
