@@ -50,7 +50,7 @@ def slices(
     reference: DoseGrid, evaluated: DoseGrid, index: Any, names: Tuple[str, str], outlines: Outlines
 ) -> bytes:
     """Three planes through the centre of the dose: reference, evaluated, their difference, gamma."""
-    figure = _new(9.0, 8.4)
+    figure = _new(9.0, 6.6)
     grid = figure.subplots(3, 4)
     centre = centre_of(reference.dose_gy)
     highest = float(reference.dose_gy.max())

@@ -141,7 +141,7 @@ def _overview(result: Result) -> List[Block]:
             )
         )
     head = ("beam", "delivered as planned?", "gamma %", "dose ratio", "spots", "σ % pl./del.", "reason")
-    blocks: List[Block] = [Heading("Beams", 2), Table(head, rows, (7, 15, 10, 11, 14, 12, 36), (0, 2, 3))]
+    blocks: List[Block] = [Heading("Beams", 2), Table(head, rows, (8, 15, 11, 11, 14, 13, 33), (0, 2, 3))]
     planning = result.planning
     if planning is None:
         blocks.append(Text("The case holds no dose of the planning system: the second question was not asked."))
@@ -213,17 +213,17 @@ def _comparison(
     blocks: List[Block] = [Table(head, rows, (14, 12, 12, 12, 14, 22, 14), tuple(range(7)))]
     if not found.points:
         return blocks
+    png = qa_figures.profiles({names[0]: reference, names[1]: compared.evaluated})
+    told = "Profiles through that centre; bands: one standard deviation"
+    blocks.append(figures.block(f"{name}_profiles.png", png, told))
+    png = qa_figures.histogram(found.index, cap)
+    blocks.append(figures.block(f"{name}_gamma.png", png, "Gamma of all points; red: failed"))
     plane = qa_figures.centre_of(reference.dose_gy)[0]
     here = float(reference.axes_mm()[2][plane])
     shown = {each.name: each.at(here) for each in outlines if each.at(here)}
     png = qa_figures.slices(reference, compared.evaluated, found.index, names, shown)
     told = f"Planes through the centre of the dose: {names[0]}, {names[1]}, gamma"
     blocks.append(figures.block(f"{name}_slices.png", png, told))
-    png = qa_figures.profiles({names[0]: reference, names[1]: compared.evaluated})
-    told = "Profiles through that centre; bands: one standard deviation"
-    blocks.append(figures.block(f"{name}_profiles.png", png, told))
-    png = qa_figures.histogram(found.index, cap)
-    blocks.append(figures.block(f"{name}_gamma.png", png, "Gamma of all points; red: failed"))
     return blocks
 
 

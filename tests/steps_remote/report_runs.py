@@ -39,6 +39,24 @@ class ReportCase:
         words = [word for option, name in places.items() for word in (option, str(self.work / name))]
         return run_step("report.py", self.work, words) if process else run_here(report.main, self.work, words)
 
+    def judge(self, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The content of qa.json, by the functions that report.py calls, without a page."""
+        import report
+        from steplib import qa
+        from steplib.case_dose import read_case
+        from steplib.find_plan import find_plan, read_inputs
+
+        (self.work / "needs.json").write_text(json.dumps(self.needs), encoding="utf-8")
+        values = {key: kind.default for key, kind in report.PARAMETERS.items()} | dict(parameters or {})
+        inputs = read_inputs(self.work / "inputs.json")
+        found = find_plan(inputs, self.work / "in", lambda share, text: None)
+        case = read_case(self.work / "needs.json")
+        result = qa.judge(case, found, inputs, self.work / "in", values, lambda share, text: None)
+        (self.work / "out").mkdir(exist_ok=True)
+        sums = qa.write_sums(self.work / "out", case, found.dataset)
+        told: dict[str, Any] = json.loads(json.dumps(qa.to_json(case, result, sums, values), allow_nan=False))
+        return told
+
     def change(self, path: str, change: Any) -> None:
         """Lets `change` alter a JSON file below the work folder."""
         file = self.work / path
