@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from mqi.age import notice_older_database
-from mqi.errors import HOST_ERRORS, ConfigurationProblem, HostRefused, MqiError
+from mqi.errors import HOST_ERRORS, ConfigurationProblem, DiskProblem, HostRefused, MqiError
 from mqi.host.base import Answer, Blob, DownloadOutcome, Host, RemoteFile, UploadOutcome
 from mqi.host_state import host_state, trouble_of
 from mqi.installation import name_at, times_lost
@@ -139,16 +139,18 @@ class Site:
 
     def download(self, name: str, files: Sequence[RemoteFile]) -> DownloadOutcome:
         """Fetch files from a host, within the time for data. Raises one of HOST_ERRORS."""
-        with self._failures_noted(name):
+        with self._failures_noted(name, disk_is_ours=True):
             return self.host(name).download(
                 files, deadline=self.data_deadline(), progress=self.moved(f"from {name}")
             )
 
     @contextmanager
-    def _failures_noted(self, name: str, strike: str = "") -> Iterator[None]:
+    def _failures_noted(self, name: str, strike: str = "", *, disk_is_ours: bool = False) -> Iterator[None]:
         try:
             yield
         except HOST_ERRORS as error:
+            if disk_is_ours and isinstance(error, DiskProblem):
+                raise  # the results disk: the host has done its part, and is asked as ever
             explained = self._explained(name, error)
             self._note_failure(name, explained)
             if strike:
