@@ -13,7 +13,7 @@ EVERY_DAY, OLD = "4.0.4", "3.4.1"
 # What Pueue 4.0.3 and later are written in.
 _NEEDED = (1, 88)
 _NETWORK = re.compile(
-    r"download|network|resolve host|connect|timed? ?out|timeout|unable to update|failed to fetch|dns",
+    r"download|network|could not find|resolve host|connect|timed? ?out|timeout|unable to update|failed to fetch|dns",
     re.IGNORECASE,
 )
 
@@ -36,7 +36,7 @@ def unreachable(version: str) -> str:
 
 
 def _note(version: str) -> Path:
-    return folder(version).with_suffix(".unreachable")
+    return folder(version).with_name(folder(version).name + ".unreachable")
 
 
 def ensure_pueue(*, slow: bool) -> None:

@@ -158,19 +158,28 @@ CANDIDATES = st.dictionaries(KEYS, st.tuples(st.integers(-1, 1), st.integers(0, 
 TASKS = st.dictionaries(KEYS, st.tuples(st.integers(-1, 1), st.sampled_from(["cpu", "gpu"]), st.booleans()))
 
 
-@given(wanted=CANDIDATES, there=TASKS, limit=st.integers(1, 4))
-def test_choose_settles(wanted: dict[str, Any], there: dict[str, Any], limit: int) -> None:
+SLOTS = st.none() | st.fixed_dictionaries({"cpu": st.integers(1, 3), "gpu": st.integers(1, 3)})
+
+
+@given(wanted=CANDIDATES, there=TASKS, limit=st.integers(1, 4), slots=SLOTS)
+def test_choose_settles(
+    wanted: dict[str, Any], there: dict[str, Any], limit: int, slots: dict[str, int] | None
+) -> None:
     """After one application there is nothing left to do, no group is over its limit, and no job is there twice."""
     candidates = [Candidate(key, group, priority, order) for key, (priority, order, group) in wanted.items()]
     tasks = [Task(key, group, key, priority, running) for key, (priority, group, running) in there.items()]
-    withdrawn, added = choose(candidates, tasks, limit)
+    withdrawn, added = choose(candidates, tasks, limit, slots)
     assert not {one.job_key for one in tasks if one.running} & (set(withdrawn) | {one.job_key for one in added})
     after = [one for one in tasks if one.job_key not in withdrawn]
     after += [Task(one.job_key, one.group, one.job_key, one.priority, False) for one in added]
     assert len({one.job_key for one in after}) == len(after)
     for group in ("cpu", "gpu"):
         assert sum(one.group == group and not one.running for one in after) <= limit
-    assert choose(candidates, after, limit) == ([], [])
+        running = sum(one.group == group and one.running for one in after)
+        if slots is not None:
+            # Where more run than there are slots now, nothing waits; nobody is sent away who has started.
+            assert sum(one.group == group for one in after) <= max(running, slots[group])
+    assert choose(candidates, after, limit, slots) == ([], [])
 
 
 def job(**changes: Any) -> dict[str, Any]:
