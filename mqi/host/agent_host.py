@@ -136,6 +136,7 @@ class AgentHost(ABC):
     ) -> dict[str, Any]:
         """Asks first, so that only missing wheels travel, and none when the environment is there."""
         request = {
+            "installation": self._installation,
             "wheels": [[wheel.name, wheel.blob.sha256, wheel.blob.size] for wheel in wheels],
             "requirements": list(requirements),
             "imports": list(imports),

@@ -20,13 +20,15 @@ from mqi.host.channel import Channel, Watchdog
 from mqi.host.deploy import content_hash, script_files
 from mqi.host.framing import MAX_NOISE
 from mqi.host.ssh_channel import SshChannel
-from mqi.host.ssh_line import Line
+from mqi.host.ssh_line import Line, guarded
 from mqi.resources import remote_scripts
 from mqi.settings import HostSettings, Ssh
 
 # Reads one line without reading ahead, and runs it. In double quotes it means the same to every shell.
 STAGE = "import sys;exec(open(0,'rb',0,closefd=False).readline())"
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
+# The agent is started, its scripts brought there, within this time at most.
+_START_S = 120.0
 
 
 class SshHost(AgentHost):
@@ -48,7 +50,11 @@ class SshHost(AgentHost):
         line = self._connected()
         channel = SshChannel(line.stream(self._command(entry)), line.cut)
         try:
-            with Watchdog(channel, 2 * self._ssh.connect_timeout_s) as watchdog:
+            # A word now and then keeps the watchdog quiet; nobody may go on like that for ever.
+            with (
+                guarded(line.cut, max(_START_S, 4 * self._ssh.connect_timeout_s)),
+                Watchdog(channel, 2 * self._ssh.connect_timeout_s) as watchdog,
+            ):
                 self._boot(channel, watchdog, scripts)
             return channel
         except BaseException:
@@ -104,7 +110,7 @@ class SshHost(AgentHost):
             except OSError:
                 line = b""
             if not line:
-                raise self._silence(channel, watchdog, noise=seen)
+                raise self._silence(channel, watchdog)
             if mark in line and line.endswith(b"\n"):
                 with contextlib.suppress(ValueError):
                     said = json.loads(line.partition(mark)[2])
@@ -117,7 +123,7 @@ class SshHost(AgentHost):
             "see what the start-up files of its login shell print",
         )
 
-    def _silence(self, channel: SshChannel, watchdog: Watchdog, *, noise: int) -> MqiError:
+    def _silence(self, channel: SshChannel, watchdog: Watchdog) -> MqiError:
         name, python = self.settings.name, self._ssh.python
         if watchdog.fired:
             return HostUnreachable(

@@ -156,9 +156,17 @@ def serve_environment(root: str) -> int:
     from agent import environment
 
     output = _private_output()
+    work = Work(root)
+
+    def admit(installation: str) -> None:
+        work.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with Lock(work.lock) as lock:
+            _take(lock)
+            _host(work, installation)
+
     try:
         try:
-            environment.serve(Work(root), open_input(0, IDLE_S), output)
+            environment.serve(work, open_input(0, IDLE_S), output, admit)
         except (Refused, BadFrame, OSError, ValueError, KeyError, TypeError) as error:
             return _refuse(output, "-", error)
     except BrokenPipeError:

@@ -3,9 +3,9 @@
     env/<hash of the wheels>/          a virtual environment, `ready.json` once it is complete
     env/current                        a link to the one that new jobs use
 
-One request on stdin, as for `request`: {"nonce", "wheels": [[file name, sha256, size], …], "requirements": […],
-"imports": […]}. The wheels' bytes are in the store (verb `put`). The answer is a row of J frames: {"progress"}, and at
-last {"missing": […]} or {"environment", "python", "packages"}.
+One request on stdin, as for `request`: {"nonce", "installation", "wheels": [[file name, sha256, size], …],
+"requirements": […], "imports": […]}. The wheels' bytes are in the store (verb `put`). The answer is a row of J frames:
+{"progress"}, and at last {"missing": […]} or {"environment", "python", "packages"}.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, List, Tuple
+from typing import Any, BinaryIO, Callable, Dict, List, Tuple
 
 from agent import names
 from agent.files import link_or_copy, read_json_object, remove_tree, replace, unique, write_json
@@ -42,8 +42,8 @@ print(json.dumps({"python": sys.version.split()[0], "packages": found}))
 """
 
 
-def serve(work: Work, source: BinaryIO, output: BinaryIO) -> None:
-    """Serve one request. Raises Refused."""
+def serve(work: Work, source: BinaryIO, output: BinaryIO, admit: Callable[[str], None]) -> None:
+    """Serve one request of an installation that `admit` lets in. Raises Refused."""
     request = read_json(source)
     nonce = request["nonce"] if isinstance(request, dict) else None
     if not isinstance(nonce, str) or re.fullmatch("[0-9a-f]{8,64}", nonce) is None:
@@ -55,6 +55,9 @@ def serve(work: Work, source: BinaryIO, output: BinaryIO) -> None:
         output.flush()
 
     try:
+        if sys.platform == "win32":
+            raise Refused("environment", "environments are built on Linux hosts only", "name a `python` in mqi.yaml")
+        admit(str(request.get("installation")))
         wheels = [_wheel(entry) for entry in request["wheels"]]
         requirements = [_text(_REQUIREMENT, one) for one in request["requirements"]]
         imports = [_text(_MODULE, one) for one in request["imports"]]

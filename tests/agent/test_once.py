@@ -41,7 +41,7 @@ def test_concurrent_plan_requests(bench: Bench) -> None:
 
 def test_lost_reply_and_repeated_request(bench: Bench) -> None:
     plan = bench.plan(bench.traced("one-a1"))
-    channel = bench.host._open_channel(bench.agent("request")[3:])
+    channel = bench.host._open_agent(bench.host.deploy(), "request")
     request = {
         "protocol": 1,
         "nonce": "0" * 32,

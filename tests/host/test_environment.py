@@ -79,6 +79,8 @@ def test_built_once_and_used_by_new_jobs(bench: Bench, wheels: Path) -> None:
     bench.submit(bench.plan(bench.a_job("one-a1", ["{python}", "-c", code])))
     assert bench.exit("one-a1")["kind"] == "ok"
     assert bench.ask({"verb": "log", "job_key": f"{RUN}.one-a1"})[0]["text"] == "from the environment\n"
+    with pytest.raises(HostRefused, match="another installation"):
+        bench.new_host("installation-2").set_up(read_folder(wheels)[0], ["dose"], [], told.append)
     # A newer set takes the place of the first, which nothing uses.
     a_wheel(wheels, "beam", "2.2", "VALUE = 'newer'\n")
     newer, _ = set_up(bench, wheels)
