@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The main job on the embedded default: this machine as host, the built-in queue, a generated sample case.
+"""The main job on the embedded default: this machine as host, the built-in queue, MCsquare, and a generated case
+with an RT Ion Plan and the logs of one fraction, to a Monte Carlo dose and a report.
 
 python3 scripts/demo.py [FOLDER]       everything goes below FOLDER (default: demo-output)
 """
@@ -50,16 +51,17 @@ def run(python: Path, folder: Path) -> int:
             env=environment, text=True, encoding="utf-8", stdout=subprocess.PIPE if quiet else None, check=False,
         )  # fmt: skip
 
-    if mqi("init", "--yes", "--cases", str(cases), "--results", str(folder / "results")).returncode:
+    places = ("--cases", str(cases), "--results", str(folder / "results"))
+    if mqi("init", "--yes", "--layout", "shi", *places).returncode:
         return 1
     # A sample need not lie still for a minute, and the steps find the dose engine by their host's environment.
     config = folder / "mqi.yaml"
     text = config.read_text(encoding="utf-8").replace("#quiet: 1 min", "quiet: 1s")
     text = text.replace("#environment: {}", "environment: " + json.dumps({"MCSQUARE_FOLDER": str(MCSQUARE)}))
     config.write_text(text, encoding="utf-8")
-    print("\nmaking a sample case: an RT Ion Plan with a setup beam and two treatment beams", flush=True)
-    code = "import sys, pathlib; from mqi.sample import write_sample; print(write_sample(pathlib.Path(sys.argv[1]), seed=1))"
-    subprocess.run([str(python), "-c", code, str(cases / "SAMPLE-0001")], check=True)
+    # A setup beam and two treatment beams, delivered in another order than planned, with noise and an interlock.
+    if mqi("sample", str(cases)).returncode:
+        return 1
 
     deadline = time.monotonic() + LIMIT_S
     state = ""
@@ -72,19 +74,19 @@ def run(python: Path, folder: Path) -> int:
         time.sleep(1.0)
 
     mqi("status")
-    mqi("status", "SAMPLE-0001")
+    mqi("status", "1")
     case = status["cases"][0]
     if state != "completed":
         print(f"\nthe sample case is {state}: {case['reason']}")
-        mqi("logs", "SAMPLE-0001")
+        mqi("logs", "1")
         return 1
     results = Path(case["results_path"])
     print(f"\nresults: {results}")
     for path in sorted(results.rglob("*")):
         if path.is_file():
             print(f"  {path.relative_to(results).as_posix():45} {path.stat().st_size:>9,} bytes")
-    for plot in sorted(results.rglob("*.png")):
-        print(f"plot: {plot}")
+    print(f"\nverdict: {case['verdict'] or 'none'}")
+    mqi("report", "1", "--print-path")
     print(f"\nconfiguration: {config}   (look around: MQI_CONFIG_PATH={config} {python} -m mqi status)")
     return 0
 
