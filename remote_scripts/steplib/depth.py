@@ -119,21 +119,40 @@ def depth_dose(dose_gy: Any, depth_mm: Any, voxel_mm3: float, step_mm: float) ->
     return Curve(offset + step_mm * np.arange(count), total[1 : count + 1] * (voxel_mm3 / step_mm))
 
 
-def expected(spots: Spots, model: BeamModel, air_mm: float, depth_mm: Any) -> Curve:
+def exit_depth(depth_mm: Any, phantom: Phantom, frame: BeamFrame, spots: Spots) -> Any:
+    """Where each spot's axis leaves the phantom, mm of water: the greatest `depth_mm` of the voxels that it passes."""
+    axes = phantom.axes_mm()
+    x, y = frame.coordinate(0, axes).ravel(), frame.coordinate(1, axes).ravel()
+    reach = max(phantom.spacing_mm)
+    columns = np.rint(x / reach).astype(int), np.rint(y / reach).astype(int)
+    low = [int(column.min()) for column in columns]
+    greatest = np.zeros([int(column.max()) - start + 1 for column, start in zip(columns, low)])
+    np.maximum.at(greatest, (columns[0] - low[0], columns[1] - low[1]), depth_mm.ravel())
+    place = [
+        np.clip(np.rint(at / reach).astype(int) - start, 0, size - 1)
+        for at, start, size in zip((spots.x_mm, spots.y_mm), low, greatest.shape)
+    ]
+    return greatest[place[0], place[1]]
+
+
+def expected(
+    spots: Spots, model: BeamModel, air_mm: float, depth_mm: Any, exit_mm: Optional[Any] = None
+) -> Curve:
     """What the spots should give in water on bins centred at `depth_mm`, by the analytic model (bragg.py).
 
-    `air_mm`: the way from the beam model's plane to the surface.
+    `air_mm`: the way from the beam model's plane to the surface. `exit_mm`: where each spot leaves the phantom.
     """
     step = float(depth_mm[1] - depth_mm[0])
     # Each bin is the mean over its width, as in the computed dose.
     parts = (np.arange(6) + 0.5) / 6.0 - 0.5
     fine = (depth_mm[:, None] + step * parts[None, :]).ravel()
     total = np.zeros_like(fine)
-    for energy, wet, protons in _layers(spots):
+    for energy, wet, ends, protons in _layers(spots, exit_mm):
         row = model.at(energy)
         curve = Protons(row.mean_mev, row.sigma_mev, protons)
         water = fine + wet + air_mm * AIR_WATER_EQUIVALENT
-        total += np.where(fine > 0.0, curve.dose(np.maximum(water, 0.0) / 10.0) / 10.0, 0.0)
+        inside = (fine > 0.0) & (fine < ends)
+        total += np.where(inside, curve.dose(np.maximum(water, 0.0) / 10.0) / 10.0, 0.0)
     per_mm = total.reshape(len(depth_mm), len(parts)).mean(axis=1)
     return Curve(depth_mm, per_mm * (JOULE_PER_MEV / WATER_KG_PER_MM3))
 
@@ -141,16 +160,20 @@ def expected(spots: Spots, model: BeamModel, air_mm: float, depth_mm: Any) -> Cu
 def deepest_mm(spots: Spots, model: BeamModel) -> float:
     """The greatest range of the spots behind their range shifters, mm of water, straggling included."""
     depths = []
-    for energy, wet, _ in _layers(spots):
+    for energy, wet, _, _ in _layers(spots, None):
         row = model.at(energy)
         curve = Protons(row.mean_mev, row.sigma_mev, 1.0)
         depths.append(10.0 * (curve.range_cm + 3.0 * curve.sigma_cm) - wet)
     return max(depths)
 
 
-def _layers(spots: Spots) -> List[Tuple[float, float, float]]:
-    """(nominal energy, range shifter mm, protons) of what differs in range."""
-    pairs = np.stack([spots.energy_mev, spots.wet_mm], axis=1)
-    different, which = np.unique(pairs, axis=0, return_inverse=True)
+def _layers(spots: Spots, exit_mm: Optional[Any]) -> List[Tuple[float, float, float, float]]:
+    """(nominal energy, range shifter mm, exit depth to 2 mm, protons) of what differs in range."""
+    ends = np.full(len(spots.mu), 1e6) if exit_mm is None else 2.0 * np.rint(np.asarray(exit_mm) / 2.0)
+    triples = np.stack([spots.energy_mev, spots.wet_mm, ends], axis=1)
+    different, which = np.unique(triples, axis=0, return_inverse=True)
     protons = np.bincount(which.ravel(), weights=spots.protons)
-    return [(float(energy), float(wet), float(count)) for (energy, wet), count in zip(different, protons)]
+    return [
+        (float(energy), float(wet), float(end), float(count))
+        for (energy, wet, end), count in zip(different, protons)
+    ]

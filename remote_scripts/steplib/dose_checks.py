@@ -11,7 +11,7 @@ from typing import Any, List, Mapping, Optional, Sequence
 
 import numpy as np
 
-from .depth import JOULE_PER_MEV, Curve, depth_dose, expected, water_depth
+from .depth import JOULE_PER_MEV, Curve, depth_dose, exit_depth, expected, water_depth
 from .engines.base import Dose, Task
 from .geometry import at_isocentre
 from .report import FailedCheck
@@ -70,7 +70,9 @@ def check(dose: Dose, task: Task, limits: Mapping[str, float]) -> Checked:
     air_mm = 0.0
     if not ct:
         air_mm = max(0.0, task.model.reference_plane_mm - float(task.phantom.facts["isocentre_depth_mm"]))
-    wanted = expected(task.spots, task.model, air_mm, curve.depth_mm)
+    # A patient may end before the protons do; the water never does.
+    ends = exit_depth(depth, task.phantom, task.frame, task.spots) if ct else None
+    wanted = expected(task.spots, task.model, air_mm, curve.depth_mm, ends)
     checks.append(_energy(dose, task, wanted, tolerance["energy_tolerance_percent"]))
     checks += _centroid(dose, task, tolerance["centroid_tolerance_mm"])
     judge = _mean_depth if ct else _range
