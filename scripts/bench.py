@@ -2,12 +2,13 @@
 """Measures mqi, side by side with a reference in the same run, as ratios.
 
 python3 scripts/bench.py                 everything
-python3 scripts/bench.py startup scan    only these: startup, scan, cases, finished
+python3 scripts/bench.py startup scan    only these: startup, scan, cases, finished, gamma
 
 startup   `mqi status`, `mqi why`, an idle `mqi scan` and `mqi cycle` against an empty Typer app of two
           commands on the same interpreter and Typer (CPU seconds and wall, minimum of interleaved runs)
 scan      10,000 folders of 20 files below a watch folder: the first look, and one with nothing new
 cases     200 cases of one tiny step through `mqi cycle` on the local queue
+gamma     our gamma beside pymedphys' on a 100 x 100 x 100 grid, global and local
 finished  100,000 finished cases in the database: what `status` and an idle `cycle` cost then
 """
 
