@@ -2,12 +2,13 @@
 """Measures mqi, side by side with a reference in the same run, as ratios.
 
 python3 scripts/bench.py                 everything
-python3 scripts/bench.py startup scan    only these: startup, scan, cases, finished, transfer
+python3 scripts/bench.py startup scan    only these: startup, scan, cases, gamma, finished, transfer
 
 startup   `mqi status`, `mqi why`, an idle `mqi scan` and `mqi cycle` against an empty Typer app of two
           commands on the same interpreter and Typer (CPU seconds and wall, minimum of interleaved runs)
 scan      10,000 folders of 20 files below a watch folder: the first look, and one with nothing new
 cases     200 cases of one tiny step through `mqi cycle` on the local queue
+gamma     our gamma beside pymedphys' on a 100 x 100 x 100 grid, global and local
 finished  100,000 finished cases in the database: what `status` and an idle `cycle` cost then
 transfer  300 files of 512 KiB, 2,000 of 8 KiB and one of 1 GiB over a local sshd, up and down, beside scp, sftp, rsync
           and rclone (medians of interleaved whole processes; needs sshd, 5 GiB below the temporary folder)
@@ -62,6 +63,7 @@ def main() -> int:
         "cases": cases,
         "finished": finished,
         "transfer": transfer,
+        "gamma": gamma,
     }
     chosen = sys.argv[1:] or list(measures)
     unknown = [name for name in chosen if name not in measures]
@@ -280,6 +282,52 @@ def finished(python: str) -> list[Row]:
         return rows
     finally:
         place.remove()
+
+
+GAMMA = """
+import os, sys, time
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+sys.path[:0] = sys.argv[1:3]
+import numpy as np, pymedphys
+from dataclasses import replace
+from doses import field, shifted
+from steplib.gamma import Criteria, gamma
+reference = field(100, 2.0)
+evaluated = shifted(reference, (0.7, -0.5, 1.0), scale=1.01, noise=0.01)
+axes = tuple(reversed(reference.axes_mm()))
+doses = [grid.dose_gy.astype(float) for grid in (reference, evaluated)]
+for local in (False, True):
+    started = time.perf_counter()
+    ours = gamma(reference, evaluated, replace(Criteria(), local=local))
+    middle = time.perf_counter()
+    index = pymedphys.gamma(axes, doses[0], axes, doses[1], 3, 2, lower_percent_dose_cutoff=10, interp_fraction=10,
+                            max_gamma=2, local_gamma=local, interp_algo="scipy")
+    ended = time.perf_counter()
+    rate = 100 * np.mean(index[~np.isnan(index)] <= 1)
+    print("RESULT", local, ours.pass_percent, middle - started, rate, ended - middle)
+"""
+
+
+def gamma(python: str) -> list[Row]:
+    """Our gamma and pymedphys' (steps of DTA/10, scipy's interpolation) on a 100 x 100 x 100 grid, side by side."""
+    root = Path(__file__).resolve().parents[1]
+    places = [str(root / "remote_scripts"), str(root / "tests" / "steps_remote")]
+    done = subprocess.run([python, "-c", GAMMA, *places], capture_output=True, text=True, check=True)
+    rows: list[Row] = []
+    for line in done.stdout.splitlines():
+        if line.startswith("RESULT"):
+            _word, local, ours, our_s, theirs, their_s = line.split()
+            what = f"gamma 100³, {'local' if local == 'True' else 'global'}"
+            rows.append((what, f"{float(our_s):.2f} s, {float(ours):.2f} %", ""))
+            ratio = float(their_s) / float(our_s)
+            rows.append(
+                (
+                    f"{what}, pymedphys",
+                    f"{float(their_s):.2f} s, {float(theirs):.2f} %",
+                    f"{ratio:.1f}x of ours",
+                )
+            )
+    return rows
 
 
 if __name__ == "__main__":

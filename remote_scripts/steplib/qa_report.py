@@ -198,19 +198,11 @@ def _comparison(
     cap: float,
 ) -> List[Block]:
     found, reference = compared.gamma, compared.reference
-    rows = [
-        (
-            _number(found.pass_percent, ".2f"),
-            str(found.points),
-            str(found.outside),
-            _number(found.mean, ".3f"),
-            _number(found.greatest, ".2f") + (" (cap)" if found.greatest >= cap else ""),
-            _number(compared.ratio, ".4f"),
-            _number(found.normalisation_gy, ".4f"),
-        )
-    ]
+    row = [_number(found.pass_percent, ".2f"), str(found.points), str(found.outside), _number(found.mean, ".3f")]
+    row.append(_number(found.greatest, ".2f") + (" (cap)" if found.greatest >= cap else ""))
+    row += [_number(compared.ratio, ".4f"), _number(found.normalisation_gy, ".4f")]
     head = ("gamma ≤ 1, %", "points", "outside", "mean", "max", f"dose ratio {names[1]}/{names[0]}", "100 % is, Gy")
-    blocks: List[Block] = [Table(head, rows, (14, 12, 12, 12, 14, 22, 14), tuple(range(7)))]
+    blocks: List[Block] = [Table(head, [row], (14, 12, 12, 12, 14, 22, 14), tuple(range(7)))]
     if not found.points:
         return blocks
     png = qa_figures.profiles({names[0]: reference, names[1]: compared.evaluated})

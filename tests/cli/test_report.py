@@ -21,18 +21,17 @@ REPORT = """\
 """
 
 
-def qa_text(site: Installation, verdict: str, reason: str = "beam 2: gamma 87.1 % is below 90 %") -> str:
+def qa_text(verdict: str, reason: str = "beam 2: gamma 87.1 % is below 90 %") -> str:
     """A qa.json that fits the sample case."""
-    del site
     beams = [{"number": number, "verdict": verdict} for number in (2, 3)]
     plan: dict[str, Any] = {"sop_instance_uid": SAMPLE_UID}
     return json.dumps({"format": 1, "verdict": verdict, "reason": reason, "plan": plan, "beams": beams})
 
 
 def sample_uid() -> str:
-    from mqi.sample import sample_plan
+    from mqi.sample import sample_beams, sample_plan
 
-    return str(sample_plan(1).SOPInstanceUID)
+    return str(sample_plan(1, sample_beams(1)).SOPInstanceUID)
 
 
 SAMPLE_UID = sample_uid()
@@ -48,7 +47,7 @@ def with_report(site: Installation, qa: str, level: str = "first") -> None:
 
 
 def test_a_failed_verdict_is_a_completed_case_that_needs_an_operator(site: Installation) -> None:
-    with_report(site, qa_text(site, "fail"))
+    with_report(site, qa_text("fail"))
     site.sample()
     case = site.cycle_until("completed", "failed")
     assert (case["state"], case["verdict"], case["needs_operator"]) == ("completed", "fail", True)
@@ -64,7 +63,7 @@ def test_a_failed_verdict_is_a_completed_case_that_needs_an_operator(site: Insta
 
     # Other criteria: the same doses, another report; the old one is kept.
     before = site.ledger()
-    with_report(site, qa_text(site, "pass", "all good"), level="second")
+    with_report(site, qa_text("pass", "all good"), level="second")
     site.run("retry", "1", "--from", "report", "--reason", "other criteria")
     assert site.case()["verdict"] is None, "a verdict of results that the case no longer stands for"
     case = site.cycle_until("completed", "failed")
@@ -78,7 +77,7 @@ def test_a_failed_verdict_is_a_completed_case_that_needs_an_operator(site: Insta
 
 
 def test_a_reviewed_verdict_stays_and_asks_no_more(site: Installation) -> None:
-    with_report(site, qa_text(site, "not comparable", "there is no delivery record"))
+    with_report(site, qa_text("not comparable", "there is no delivery record"))
     site.sample()
     site.cycle_until("completed", "failed")
     site.run("status", "--check", code=40)
@@ -100,7 +99,7 @@ def test_a_qa_file_that_cannot_be_understood_comes_home_as_not_comparable(site: 
 
 
 def test_no_report_is_made_when_a_beam_failed(site: Installation) -> None:
-    with_report(site, qa_text(site, "pass"))
+    with_report(site, qa_text("pass"))
     site.behave(b3={"exit": 3, "why": "no dose"})
     site.sample()
     case = site.cycle_until("failed", "completed")
