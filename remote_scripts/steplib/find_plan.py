@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 RT_ION_PLAN = "1.2.840.10008.5.1.4.1.1.481.8"
 RT_PLAN = "1.2.840.10008.5.1.4.1.1.481.5"
 
+_DICOMDIR = "1.2.840.10008.1.3.10"
 _DAMAGED = "damaged"
 
 
@@ -124,6 +125,7 @@ def _path(folder: Path, each: Input) -> Path:
 def _sop_class(path: Path) -> Optional[str]:
     """The file's SOP class; None: no DICOM file; "damaged": it begins as one and cannot be read."""
     from pydicom import dcmread
+    from pydicom.uid import UID
 
     with path.open("rb") as stream:
         head = stream.read(132)
@@ -131,14 +133,21 @@ def _sop_class(path: Path) -> Optional[str]:
     # Old exports leave the preamble out and begin with group 0008, little endian.
     if not part10 and head[:2] != b"\x08\x00":
         return None
+    # From memory: of a file, a damaged length would make Python set aside as many bytes as it says before it reads.
+    content = io.BytesIO(path.read_bytes())
     try:
-        dataset = dcmread(path, force=not part10, stop_before_pixels=True, specific_tags=["SOPClassUID"])
-        found = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
+        dataset = dcmread(content, force=not part10, stop_before_pixels=True, specific_tags=["SOPClassUID"])
+        meta, own = dataset.file_meta.get("MediaStorageSOPClassUID"), dataset.get("SOPClassUID")
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - whatever pydicom trips over, the answer is the same
         return _DAMAGED if part10 else None
-    if not found:
+    # PS3.10 has the class in both places (a DICOMDIR in one): where they differ, a damaged byte has hidden what the
+    # file is, and a delivery record that is passed over would look like a beam that was not delivered.
+    if part10 and own != meta and not (own is None and meta == _DICOMDIR):
+        return _DAMAGED
+    found = own or meta
+    if not found or not UID(str(found)).is_valid:
         return _DAMAGED if part10 else None
     return str(found)
 

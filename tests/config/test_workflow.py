@@ -44,7 +44,7 @@ def mistakes(folder: Path, text: str) -> list[str]:
 def test_the_packaged_workflow() -> None:
     workflow = load_workflow(DEFAULT)
     assert workflow.name == "default_qa"
-    interpreter, moquisim = workflow.steps
+    interpreter, moquisim, report = workflow.steps
     assert (interpreter.name, interpreter.for_each, interpreter.group) == ("interpreter", "case", "cpu")
     assert interpreter.outputs == ("beams.json", "beam_*.csv", "spot_check.json")
     assert interpreter.files == ("machines/{room}.yaml",)
@@ -53,6 +53,8 @@ def test_the_packaged_workflow() -> None:
     assert (moquisim.group, moquisim.gpu) == ("gpu", False)
     assert moquisim.files == ("machines/{room}.yaml",)
     assert "dose_planned.npz" in moquisim.outputs
+    assert (report.name, report.for_each, report.needs) == ("report", "case", ("interpreter", "moquisim"))
+    assert {"qa.json", "report.html", "report.pdf"} <= set(report.outputs)
     for step in workflow.steps:
         assert step.transient_exit_codes == {75} and step.max_attempts == 3
         assert step.run[0] == "{python}"
