@@ -20,6 +20,9 @@ from mqi.store import StaleCase, Store
 
 log = logging.getLogger("mqi.scan")
 
+# What tells units apart, beside the revision.
+_UNIT = ("room", "path", "fraction")
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -43,6 +46,8 @@ def _record(
 ) -> None:
     columns = dict(decision.columns)
     if case is None:
+        # Once more, now that the rows of this very scan are there: 'A' and 'a' may be found by the same one.
+        identity["results_name"] = _own_name(store, **{key: identity[key] for key in _UNIT})
         added = store.add_case(**identity, **columns)
         report.add("found", f"case {added.case_id}: found, {added.reason}")
         return
@@ -78,22 +83,25 @@ def _record(
             report.add("found", f"case {case.case_id}: found again")
 
 
+def _own_name(store: Store, room: str, path: str, fraction: str) -> str:
+    name = safe_name(path.replace("/", "_") + (f"_{fraction}" if fraction else ""))
+    if store.results_name_taken(room, name, path, fraction):
+        # 'A' and 'a', or 'a/b' and 'a_b', are two cases and need two folders on Windows.
+        unit = f"{path}/{fraction}" if fraction else path
+        name = f"{name}~{hashlib.sha256(unit.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"
+    return name
+
+
 def identity_of(
     store: Store, watch: WatchFolder, path: str, folder: Path, fraction: str = ""
 ) -> dict[str, Any]:
     """The columns of a new row for this unit, with a name for its results that no other unit has."""
-    plain = path.replace("/", "_") + (f"_{fraction}" if fraction else "")
-    name = safe_name(plain)
-    if store.results_name_taken(watch.room, name, path, fraction):
-        # 'A' and 'a', or 'a/b' and 'a_b', are two cases and need two folders on Windows.
-        unit = f"{path}/{fraction}" if fraction else path
-        name = f"{name}~{hashlib.sha256(unit.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"
     return {
         "room": watch.room,
         "path": path,
         "case_path": str(folder),
         "fraction": fraction,
-        "results_name": name,
+        "results_name": _own_name(store, watch.room, path, fraction),
         "workflow": watch.workflow,
         "priority": watch.priority,
     }

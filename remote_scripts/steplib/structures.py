@@ -33,9 +33,12 @@ class Structure:
     thickness_mm: float
 
     def at(self, z_mm: float) -> Tuple[Any, ...]:
-        """The polygons of the contour plane within half a thickness of z."""
-        nearest = min(self.planes, key=lambda z: abs(z - z_mm))
-        return self.planes[nearest] if abs(nearest - z_mm) <= self.thickness_mm / 2.0 + 1e-3 else ()
+        """The polygons of the contour plane that z belongs to: each stands for half a thickness below it, included,
+        and above it, excluded. So voxels half way between two planes count once, and n planes are n thick."""
+        half = self.thickness_mm / 2.0
+        below = [z for z in self.planes if z - half - 1e-3 <= z_mm]
+        nearest = max(below, default=None)
+        return self.planes[nearest] if nearest is not None and z_mm < nearest + half - 1e-3 else ()
 
 
 def read_structures(data: Dataset, frame_of_reference_uid: str) -> Tuple[List[Structure], List[str]]:

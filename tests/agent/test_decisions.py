@@ -287,6 +287,7 @@ def test_nvidia_smi_with_holes() -> None:
     assert _parse_cards(text) == [
         {
             "uuid": "GPU-1",
+            "index": None,
             "name": "NVIDIA H200",
             "memory_total_mb": 143771.0,
             "memory_used_mb": 10.0,

@@ -129,15 +129,17 @@ def test_a_group_without_gpus_runs_gpu_steps_on_the_cpu(bench: Bench) -> None:
 )
 def test_a_gpu_that_slurm_gave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, uuid: str) -> None:
     from agent.gpus import take_given
+    from agent.settings import GpuRules
     from agent.work import Work
 
     nvidia_smi(tmp_path, monkeypatch, WORKING)
-    taken = take_given(Work(str(tmp_path / "work")), given)
+    (tmp_path / "bin" / "cards.txt").write_text(CARDS)
+    taken = take_given(Work(str(tmp_path / "work")), given, GpuRules())
     assert taken is not None
     assert taken[0] == uuid
     if taken[1] is not None:
         # Somebody has it already, whatever Slurm believes: an orphan. Then the job waits.
-        assert take_given(Work(str(tmp_path / "work")), given) is None
+        assert take_given(Work(str(tmp_path / "work")), given, GpuRules()) is None
         taken[1].release()
     else:
         assert not uuid.startswith("GPU")

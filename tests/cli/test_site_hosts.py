@@ -15,7 +15,7 @@ from mqi.installation import installation_id, name_at, note_lost, times_lost
 from mqi.site import Site
 from mqi.steps.lost_host import declare_lost
 from mqi.store import Store
-from tests.agent.bench import BenchHost
+from tests.agent.bench import BenchLocalHost
 from tests.cli.conftest import install
 
 START = 1_000_000.0
@@ -36,7 +36,7 @@ class OneHost(Site):
 
     def host(self, name: str) -> Host:
         name_there = name_at(self.settings.paths.installation, name)
-        host = BenchHost(self.host_settings(name), name_there)
+        host = BenchLocalHost(self.host_settings(name), name_there)
         host.extra = {"boot_id_file": str(self.boot_id)}
         return host
 

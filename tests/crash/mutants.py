@@ -39,7 +39,7 @@ SUBMIT_AT_ONCE = """\
 
 
 def _submit_at_once(site: Site, report: StepReport) -> StepReport:
-    _begin_what_fits(site, report)
+    place_new_cases(site, report)
 """
 
 MUTANTS: Mapping[str, Mutant] = {
@@ -74,7 +74,7 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     # `begin` becomes durable only together with the host's answer.
     "the intent": Mutant(
-        (("mqi/steps/submit.py", "    _begin_what_fits(site, report)\n", SUBMIT_AT_ONCE),), "runs of no case"
+        (("mqi/steps/submit.py", "    place_new_cases(site, report)\n", SUBMIT_AT_ONCE),), "runs of no case"
     ),
 }
 
