@@ -145,7 +145,9 @@ def _run(argv: List[str], tell: Any, what: str) -> str:
             process.kill()
             raise
     if process.returncode:
-        words = " ".join(text.split())[-600:]
+        # Of pip's many lines those that say what is wrong: a message from a host is cut after 500 characters.
+        errors = [line for line in text.splitlines() if line.startswith("ERROR:")]
+        words = " ".join("\n".join(errors or [text]).split())[-400:]
         raise Refused("environment", "%s failed (code %d): %s" % (what, process.returncode, words))
     return text.strip().splitlines()[-1] if text.strip() else ""
 

@@ -16,7 +16,7 @@ T = TypeVar("T")
 PATIENCE = 6.0 if sys.platform == "win32" else 1.0
 
 
-def wait_for(look: Callable[[], T], what: str, timeout_s: float = 20.0) -> T:
+def wait_for(look: Callable[[], T], what: str, timeout_s: float = 60.0) -> T:
     """The first true value of `look`; fails the test when there is none in time."""
     timeout_s *= PATIENCE
     give_up = time.monotonic() + timeout_s

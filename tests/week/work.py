@@ -160,7 +160,7 @@ class Work(Shop):
         for key, run in sorted(self.runs.items()):
             state = "released" if run.released else "active" if self.can_move(run) else "ended"
             lines.append(_line(key, run.plan, state))
-        lines += [_line(key, one, "receipt") for key, one in self.receipts.items() if key not in self.runs]
+        lines += [_line(key, one, "receipt") for key, one in sorted(self.receipts.items()) if key not in self.runs]
         return {"runs": lines}
 
     def _release(self, call: Json) -> Json:
