@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mqi.sample import sample_plan, training_beams
-from mqi.sample_delivery import Calibration, Noise, deliver, write_log
+from mqi.sample import SampleBeam, sample_plan, training_beams
+from mqi.sample_delivery import Calibration, Noise, SampleDelivery, deliver, write_log
 from mqi.sample_record import record_csv, records
 
 LAYOUTS = ("shi", "record", "csv")
@@ -56,6 +56,19 @@ def write_cases(
         )
 
 
+def _delivered(
+    beams: tuple[SampleBeam, ...], seed: int, fraction: int, size: Size
+) -> tuple[SampleDelivery, ...]:
+    return deliver(
+        beams,
+        seed,
+        fraction=fraction,
+        noise=size.noise,
+        paintings=size.paintings,
+        interlock=size.interlock,
+    )
+
+
 def _write_shi(root: Path, seed: int, size: Size, calibration: Calibration, ready: bool) -> Iterator[Path]:
     beams = training_beams(seed, treatment_beams=size.beams, layers=size.layers, spots=size.spots)
     plan = sample_plan(seed, beams)
@@ -64,14 +77,7 @@ def _write_shi(root: Path, seed: int, size: Size, calibration: Calibration, read
     study.mkdir(parents=True)
     plan.save_as(study / f"RP.{plan.SOPInstanceUID}.dcm", enforce_file_format=True)
     for fraction in range(1, size.fractions + 1):
-        found = deliver(
-            beams,
-            seed,
-            fraction=fraction,
-            noise=size.noise,
-            paintings=size.paintings,
-            interlock=size.interlock,
-        )
+        found = _delivered(beams, seed, fraction, size)
         for place, delivery in enumerate(found):
             write_log(
                 study / delivery.stamp,
@@ -96,14 +102,7 @@ def _write_plain(root: Path, layout: str, seed: int, size: Size) -> Iterator[Pat
     for fraction in range(1, size.fractions + 1):
         folder = root / f"{plan.PatientID}-F{fraction}"
         folder.mkdir(parents=True)
-        found = deliver(
-            beams,
-            seed,
-            fraction=fraction,
-            noise=size.noise,
-            paintings=size.paintings,
-            interlock=size.interlock,
-        )
+        found = _delivered(beams, seed, fraction, size)
         if layout == "csv":
             (folder / "delivered.csv").write_bytes(record_csv(found))
         else:

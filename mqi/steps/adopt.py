@@ -34,25 +34,32 @@ def adopt_jobs(site: Site, case: Case, plan: Mapping[str, Any]) -> None:
     site.store.put_jobs(job for job in jobs_of_plan(plan, case.case_id) if job.job_key not in known)
 
 
-def adopt_plan(site: Site, case: Case, plan: Mapping[str, Any]) -> None:
-    """The host's plan in place of that of a `submitting` case. The serial that is the higher one was spoken of,
-    and stays: the next wish must be newer than both."""
+def columns_of_plan(site: Site, case: Case, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The case's columns with the host's plan in place of its own. The serial that is the higher one was spoken
+    of, and stays: the next wish must be newer than both. Wishes that this database has forgotten are seen through
+    all the same."""
     serial = max(int(plan["serial"]), case.plan_serial)
+    return {
+        "plan": dumps({**plan, "serial": serial}),
+        "plan_serial": serial,
+        "host_serial": serial,
+        "held": int(plan["held"]),
+        "priority": int(plan["priority"]),
+        "cancel_requested_at": site.now() if plan["cancel"] else None,
+    }
+
+
+def adopt_plan(site: Site, case: Case, plan: Mapping[str, Any]) -> None:
+    """The host's plan in place of that of a `submitting` case."""
     with site.store.together():
         adopt_jobs(site, case, plan)
         site.store.record(
             case,
             Event.ACCEPT,
             "the host already holds this run; taken over from there",
-            plan=dumps({**plan, "serial": serial}),
-            plan_serial=serial,
-            host_serial=serial,
             submitted_at=site.now(),
             retry=None,
-            # Wishes that this database has forgotten are seen through all the same.
-            held=int(plan["held"]),
-            priority=int(plan["priority"]),
-            cancel_requested_at=site.now() if plan["cancel"] else None,
+            **columns_of_plan(site, case, plan),
         )
 
 

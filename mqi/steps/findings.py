@@ -20,9 +20,6 @@ from mqi.store import StaleCase, Store
 
 log = logging.getLogger("mqi.scan")
 
-# What tells units apart, beside the revision.
-_UNIT = ("room", "path", "fraction")
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -46,11 +43,13 @@ def _record(
 ) -> None:
     columns = dict(decision.columns)
     if case is None:
-        # Once more, now that the rows of this very scan are there: 'A' and 'a' may be found by the same one.
-        identity["results_name"] = _own_name(store, **{key: identity[key] for key in _UNIT})
+        # Now, when the rows of this very scan are there: 'A' and 'a' may be found by the same one.
+        identity["results_name"] = _own_name(store, identity["room"], identity["path"], identity["fraction"])
         added = store.add_case(**identity, **columns)
         report.add("found", f"case {added.case_id}: found, {added.reason}")
         return
+    if "fraction" in columns:
+        columns["results_name"] = _own_name(store, case.room, case.path, str(columns["fraction"]))
     match decision.look:
         case Look.UPDATE:
             store.update(case, **columns)
@@ -84,6 +83,7 @@ def _record(
 
 
 def _own_name(store: Store, room: str, path: str, fraction: str) -> str:
+    """A name for the results of this unit that no other unit has."""
     name = safe_name(path.replace("/", "_") + (f"_{fraction}" if fraction else ""))
     if store.results_name_taken(room, name, path, fraction):
         # 'A' and 'a', or 'a/b' and 'a_b', are two cases and need two folders on Windows.
@@ -92,16 +92,13 @@ def _own_name(store: Store, room: str, path: str, fraction: str) -> str:
     return name
 
 
-def identity_of(
-    store: Store, watch: WatchFolder, path: str, folder: Path, fraction: str = ""
-) -> dict[str, Any]:
-    """The columns of a new row for this unit, with a name for its results that no other unit has."""
+def identity_of(watch: WatchFolder, path: str, folder: Path, fraction: str = "") -> dict[str, Any]:
+    """The columns of a new row for this unit; `record` adds the name of its results."""
     return {
         "room": watch.room,
         "path": path,
         "case_path": str(folder),
         "fraction": fraction,
-        "results_name": _own_name(store, watch.room, path, fraction),
         "workflow": watch.workflow,
         "priority": watch.priority,
     }

@@ -147,7 +147,7 @@ def _look_at(site: Site, watch: WatchFolder, units: list[Unit], report: StepRepo
             decision = _compare(site.store, unit, case, decision)
         if decision.look is not Look.NOTHING:
             added = decision.look in (Look.INSERT, Look.REVISE)
-            identity = identity_of(site.store, watch, unit.path, unit.folder) if added else {}
+            identity = identity_of(watch, unit.path, unit.folder) if added else {}
             work.append(Finding(case, decision, identity))
     if not work:
         return

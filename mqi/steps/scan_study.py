@@ -160,10 +160,8 @@ class _Look:
 
     def _told(self, row: Case | None, fraction: str, columns: dict[str, Any]) -> list[Finding]:
         """Add, change or take up again a waiting row, as far as anything is new."""
-        identity = identity_of(
-            self.site.store, self.watch, self.study.unit.path, self.study.unit.folder, fraction
-        )
         if row is None:
+            identity = identity_of(self.watch, self.study.unit.path, self.study.unit.folder, fraction)
             return [Finding(None, Decision(Look.INSERT, {"snapshot_at": self.now, **columns}), identity)]
         if row.status is State.WAITING:
             # When the next look is due moves with the clock; writing it each time would be no idle scan.
@@ -221,13 +219,10 @@ class _Look:
         return [Finding(row, self._labelled(row, one, decision))]
 
     def _labelled(self, row: Case, one: Group, decision: Decision) -> Decision:
-        """The decision, with the label and the results' name of a fraction that got an earlier delivery."""
+        """The decision, with the new label of a fraction that got an earlier delivery."""
         if row.fraction == one.fraction:
             return decision
-        unit = self.study.unit
-        identity = identity_of(self.site.store, self.watch, unit.path, unit.folder, one.fraction)
-        names = {name: identity[name] for name in ("fraction", "results_name")}
-        return Decision(decision.look, {**decision.columns, **names})
+        return Decision(decision.look, {**decision.columns, "fraction": one.fraction})
 
     def _row_for(self, one: Group) -> Case | None:
         """The row of an open fraction: its label's, or one that had another label before an earlier
@@ -336,7 +331,7 @@ class _Look:
             columns.setdefault("reason", f"changed since revision {row.revision} was {row.status}")
             return [Finding(last, Decision(Look.LOOK_AGAIN, columns))]
         unit = self.study.unit
-        identity = identity_of(self.site.store, self.watch, unit.path, unit.folder, one.fraction)
+        identity = identity_of(self.watch, unit.path, unit.folder, one.fraction)
         return [Finding(row, Decision(Look.REVISE, columns), identity)]
 
 

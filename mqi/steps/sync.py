@@ -29,7 +29,7 @@ from mqi.planning import needs_of, with_next_attempt
 from mqi.rows import Case, dumps
 from mqi.site import Site
 from mqi.steps import StepReport, operate
-from mqi.steps.adopt import adopt_jobs, adopt_receipt
+from mqi.steps.adopt import adopt_jobs, adopt_receipt, columns_of_plan
 from mqi.steps.begin import workflow_of
 from mqi.steps.operate import follow_retry
 from mqi.store import StaleCase
@@ -135,21 +135,14 @@ def _not_taken(site: Site, case: Case, plan: Mapping[str, Any], reason: str) -> 
 def _take_over(site: Site, case: Case, plan: Mapping[str, Any]) -> None:
     """A restored database: the host has seen later wishes than this side remembers. They stand.
 
-    Also with a lower serial: the host refuses to go back to an attempt before the one that it has. The higher
-    serial was spoken of, and stays: the next wish must be newer than both."""
-    serial = max(int(plan["serial"]), case.plan_serial)
+    Also with a lower serial: the host refuses to go back to an attempt before the one that it has."""
     with site.store.together():
         adopt_jobs(site, case, plan)
         taken = site.store.note(
             case,
             "taken over",
             "the host knew a later plan of this run than the database",
-            plan=dumps({**plan, "serial": serial}),
-            plan_serial=serial,
-            host_serial=serial,
-            held=int(plan["held"]),
-            priority=int(plan["priority"]),
-            cancel_requested_at=site.now() if plan["cancel"] else None,
+            **columns_of_plan(site, case, plan),
         )
         if case.cancel_requested_at is not None and not plan["cancel"]:
             # The cancel was asked for here and now, by somebody who saw this run.
