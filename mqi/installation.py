@@ -51,15 +51,10 @@ def note_lost(path: Path, host: str) -> None:
     from filelock import FileLock
 
     note = _note(path)
-    part = note.with_name(note.name + ".part")
     try:
         with FileLock(note.with_name(note.name + ".lock"), timeout=_WAIT_S):
             counts = _lost(path)
-            with part.open("w", encoding="utf-8") as file:
-                json.dump({**counts, host: counts.get(host, 0) + 1}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            replace(part, note)
+            _write(note, json.dumps({**counts, host: counts.get(host, 0) + 1}))
     except OSError as error:
         raise DiskProblem(
             f"{note} cannot be written: {error.strerror or error}", "nothing was changed; say it again"
@@ -95,13 +90,18 @@ def _write_once(path: Path) -> None:
     """Of several first commands one writes the id; a file that was left empty is replaced."""
     from filelock import FileLock  # only the first command of an installation comes here
 
-    part = path.with_name(path.name + ".part")
-    # Under a lock the temporary has one name, so a killed command's is used again and none is left over.
     with FileLock(path.with_name(path.name + ".lock"), timeout=_WAIT_S):
         if _read(path):
             return  # another command was first; its id counts
-        with part.open("w", encoding="utf-8") as file:
-            file.write(secrets.token_hex(16) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        replace(part, path)
+        _write(path, secrets.token_hex(16) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """The whole file or nothing, durable; under its lock. The temporary has one name, so a killed command's is
+    used again and none is left over. Raises OSError."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    replace(part, path)
