@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from mqi.age import notice_older_database
@@ -219,7 +218,7 @@ class Site:
             if fresh:
                 rows = resource_rows(answer.probe, self._case_of, self.now(), answer.clock_skew_s)
                 self.store.put_resources(name, rows)
-        return replace(answer, fresh=fresh)
+        return answer._replace(fresh=fresh)
 
     # --- a host that answers, and fails all the same ---------------------------------------------------
 
