@@ -87,11 +87,12 @@ class LocalStand:
 
 
 class PueueStand:
-    """A pueued of its own."""
+    """A pueued of its own. `inside`: words before its programs, which let them run in another computer (see
+    tests/faults/computer.py), with whose power they and its runtime directory go."""
 
     name = "pueue"
 
-    def __init__(self, folder: Path, version: str = "") -> None:
+    def __init__(self, folder: Path, version: str = "", inside: Sequence[str] = ()) -> None:
         installation = _installation()
         version = version or installation.EVERY_DAY
         if sys.platform == "win32" or not installation.is_there(version):
@@ -101,13 +102,15 @@ class PueueStand:
             missing(f"Pueue {version} is not built")
         self._bin = installation.folder(version) / "bin"
         self.folder = folder
+        self.inside = list(inside)
+        runtime = "/run/queue" if inside else f"{folder}/run"
         self.config = folder / "pueue.yml"
         self.state = folder / "data" / "state.json"
         (folder / "data").mkdir(parents=True)
         (folder / "run").mkdir()
         self.config.write_text(
-            f"shared:\n  pueue_directory: {folder}/data\n  runtime_directory: {folder}/run\n"
-            f"  unix_socket_path: {folder}/run/p.sock\n  alias_file: {folder}/aliases.yml\n"
+            f"shared:\n  pueue_directory: {folder}/data\n  runtime_directory: {runtime}\n"
+            f"  unix_socket_path: {runtime}/p.sock\n  alias_file: {folder}/aliases.yml\n"
             "  use_unix_socket: true\nclient: {}\ndaemon: {}\n"
         )
         self._log = folder / "pueued.log"
@@ -116,7 +119,7 @@ class PueueStand:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [self._bin / "pueued", "-c", self.config],
+                [*self.inside, self._bin / "pueued", "-c", self.config],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 # What the daemon's owner has is not what tasks get.
                 env={**os.environ, "CUDA_VISIBLE_DEVICES": "7", "SECRET_OF_THE_DAEMON": "s3cret"},
@@ -130,8 +133,9 @@ class PueueStand:
     def run(self, *words: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """`pueue` by hand, as an operator of this host uses it."""
         done = subprocess.run(
-            [self._bin / "pueue", "-c", self.config, *words], capture_output=True, text=True, timeout=30, check=False
-        )
+            [*self.inside, self._bin / "pueue", "-c", self.config, *words],
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
         assert code is None or done.returncode == code, (words, done.stdout, done.stderr)
         return done
 
@@ -220,15 +224,16 @@ PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 
 class SlurmStand:
-    """A controller and a node of its own: no user, no key, no database needed."""
+    """A controller and a node of its own: no user, no key, no database needed. `inside`: as for Pueue."""
 
     name = "slurm"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, inside: Sequence[str] = ()) -> None:
         if sys.platform == "win32":
             pytest.skip("mqi uses no Slurm on Windows")
         self._programs = {name: program(name) for name in ("slurmctld", "slurmd", "sbatch", "scontrol")}
         self.folder = folder
+        self.inside = list(inside)
         for name in ("state", "spool", "run", "log", "dev"):
             (folder / name).mkdir()
         # A GPU's file must be a device; these two are, everywhere.
@@ -260,7 +265,7 @@ class SlurmStand:
     def _start(self, name: str) -> subprocess.Popen[bytes]:
         with (self.folder / "log" / f"{name}.out").open("ab") as log:
             return subprocess.Popen(
-                [self._programs[name], "-D"],
+                [*self.inside, self._programs[name], "-D"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env={**os.environ, "SLURM_CONF": str(self.config)},
             )  # fmt: skip
@@ -268,7 +273,7 @@ class SlurmStand:
     def run(self, *words: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """One of Slurm's programs by hand."""
         done = subprocess.run(
-            words, capture_output=True, text=True, timeout=60, check=False,
+            [*self.inside, *words], capture_output=True, text=True, timeout=60, check=False,
             env={**os.environ, "SLURM_CONF": str(self.config)},
         )  # fmt: skip
         assert code is None or done.returncode == code, (words, done.stdout, done.stderr)
