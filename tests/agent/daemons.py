@@ -250,6 +250,9 @@ class SlurmStand:
         (folder / "gres.conf").write_text(
             f"AutoDetect=off\nNodeName={host} Name=gpu File={folder}/dev/nvidia[0-1]\n"
         )
+        self._begin()
+
+    def _begin(self) -> None:
         self.start_controller()
         self.start_node()
 
@@ -329,6 +332,69 @@ def stop_process(process: subprocess.Popen[bytes]) -> None:
             process.wait()
 
 
+SLURMDBD_CONF = """\
+AuthType=auth/none
+DbdHost={host}
+DbdAddr=127.0.0.1
+DbdPort={port}
+SlurmUser={user}
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={storage}
+StorageUser={user}
+StorageLoc=accounting
+LogFile={folder}/log/slurmdbd.log
+PidFile={folder}/run/slurmdbd.pid
+"""
+
+
+class AccountedSlurmStand(SlurmStand):
+    """The same with Slurm's accounting: slurmdbd, and a MariaDB that asks nobody for a password."""
+
+    def _begin(self) -> None:
+        database, slurmdbd, install = program("mariadbd"), program("slurmdbd"), program("mariadb-install-db")
+        folder, storage, port = self.folder, free_port(), free_port()
+        data, log = folder / "mariadb", folder / "log" / "mariadb.out"
+        ours = [f"--datadir={data}", f"--user={getpass.getuser()}"]
+        with log.open("ab") as said:
+            subprocess.run(
+                [install, "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", *ours],
+                stdin=subprocess.DEVNULL, stdout=said, stderr=said, check=True,
+            )  # fmt: skip
+            self.database = subprocess.Popen(
+                [database, "--no-defaults", *ours, f"--socket={folder}/run/mariadb.sock", "--skip-grant-tables",
+                 "--skip-networking=0", "--bind-address=127.0.0.1", f"--port={storage}",
+                 f"--pid-file={folder}/run/mariadb.pid", "--innodb-buffer-pool-size=16M"],
+                stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+            )  # fmt: skip
+        wait_for(lambda: answers(storage), "MariaDB to listen")
+        host = socket.gethostname().partition(".")[0]
+        config = folder / "slurmdbd.conf"
+        config.write_text(SLURMDBD_CONF.format(folder=folder, host=host, port=port, storage=storage, user=getpass.getuser()))
+        config.chmod(0o600)
+        with (folder / "log" / "slurmdbd.out").open("ab") as said:
+            self.accounting = subprocess.Popen(
+                [slurmdbd, "-D"], stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+                env={**os.environ, "SLURM_CONF": str(self.config)},
+            )  # fmt: skip
+        wait_for(lambda: answers(port), "slurmdbd to listen")
+        text = self.config.read_text().replace("=accounting_storage/none", "=accounting_storage/slurmdbd")
+        self.config.write_text(f"{text}AccountingStorageHost=127.0.0.1\nAccountingStoragePort={port}\n")
+        self.run("sacctmgr", "--immediate", "add", "cluster", "test")
+        super()._begin()
+
+    def stop(self) -> None:
+        super().stop()
+        for process in (self.accounting, self.database):
+            stop_process(process)
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 # Type of queue -> what starts it in a folder.
 STANDS: dict[str, Callable[[Path], Stand]] = {
     "local": lambda folder: LocalStand(),
@@ -337,6 +403,8 @@ STANDS: dict[str, Callable[[Path], Stand]] = {
 }
 
 
-def old_pueue(folder: Path) -> Stand:
-    """The last of Pueue's 3.x."""
-    return PueueStand(folder, _installation().OLD)
+# The same in another version, or with more beside it.
+OTHERS: dict[str, Callable[[Path], Stand]] = {
+    "pueue 3": lambda folder: PueueStand(folder, _installation().OLD),
+    "slurm with accounting": AccountedSlurmStand,
+}

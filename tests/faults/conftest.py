@@ -25,9 +25,13 @@ def short_folder() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def far_site(root: Path, server: Sshd, **ssh: object) -> Iterator[Installation]:
+def far_site(root: Path, server: Sshd, database: str = "mqi.db", **ssh: object) -> Iterator[Installation]:
     """An installation below `root` whose host's key is pinned, and which has answered once."""
     installation = install_far(root, server, **ssh)
+    installation.database = root / database
+    config = (root / "mqi.yaml").read_text(encoding="utf-8")
+    assert "database: mqi.db" in config
+    (root / "mqi.yaml").write_text(config.replace("database: mqi.db", f"database: {database}"), encoding="utf-8")
     installation.run("host", "trust", "here", "--yes")
     installation.run("sync")
     yield installation
@@ -40,6 +44,17 @@ def set_host_key(site: Installation, line: str) -> None:
     text = config.read_text(encoding="utf-8")
     assert text.count("    type: ssh\n") == 1
     config.write_text(text.replace("    type: ssh\n", f"    type: ssh\n    {line}\n"), encoding="utf-8")
+
+
+def two_jobs_run(site: Installation) -> None:
+    """A case whose beams are both being computed, until `go` is in the folder of the installation."""
+    step = site.root / "step.py"
+    wait = f"while not os.path.exists({str(site.root / 'go')!r}): time.sleep(0.05)\n"
+    step.write_text(step.read_text(encoding="utf-8") + wait, encoding="utf-8")
+    site.sample()
+    site.cycle_until("running", limit_s=120)
+    while len(site.ledger()) < 3:
+        site.run("sync")
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from tests.agent.daemons import LocalStand, PueueStand, SlurmStand, Stand
 from tests.cli.conftest import Installation
 from tests.cli.test_queues import use
 from tests.faults.computer import TEMPORARY, Computer
+from tests.faults.conftest import two_jobs_run
 from tests.host.sshd import NEEDS_SSHD, Sshd
 from tests.host.test_ssh_site import install_far
 
@@ -70,14 +71,9 @@ def host(request: pytest.FixtureRequest, tmp_path: Path, short_folder: Path) -> 
 )
 def test_a_host_that_is_restarted_while_jobs_run(host: Host) -> None:
     site = host.site
-    site.behave(b2={"sleep": 600}, b3={"sleep": 600})
-    site.sample()
-    site.cycle_until("running")
-    while len(site.ledger()) < 3:
-        site.run("sync")
-
+    two_jobs_run(site)
     host.power_off()
-    site.behave()
+    (site.root / "go").touch()
     site.run("cycle", code=75)
     text = site.run("status").stdout
     assert "silent (1 tries)" in text
