@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.agent.daemons import PueueStand, SlurmStand
+from tests.agent.system import wait_for
 from tests.cli.conftest import Installation, install
 from tests.cli.test_queues import use
-from tests.faults.conftest import two_jobs_run
+from tests.faults.conftest import all_is_well, ends, hand_over, two_jobs_run
 
 
 @pytest.fixture
@@ -19,15 +20,6 @@ def site(tmp_path: Path) -> Iterator[Installation]:
     installation = install(tmp_path / "site")
     yield installation
     installation.stop_everything()
-
-
-def ends_well(site: Installation) -> None:
-    (site.root / "go").touch()
-    case = site.cycle_until("completed", "failed", limit_s=120)
-    assert case["state"] == "completed", case["reason"]
-    assert len(site.ledger()) == 3
-    assert max(Counter(site.ledger()).values()) == 1, "what the daemon forgot was not started again"
-    assert "queue" not in site.run("status").stdout
 
 
 def test_pueued_killed_and_its_state_deleted(site: Installation, short_folder: Path) -> None:
@@ -46,14 +38,17 @@ def test_pueued_killed_and_its_state_deleted(site: Installation, short_folder: P
         assert "its queue forgot it, but it is still running; mqi waits for it to end" in site.case()["reason"]
         assert "does not answer" not in site.run("status").stdout
         # Work that comes now goes through the new daemon, and waits for the slots that the orphans keep.
-        site.sample("P2", seed=2)
-        assert site.cycle_until("running", "completed", case_id=2)
-        assert len(site.ledger()) == 4, "its first step alone: both slots of the other group are taken"
+        hand_over(site, "P2", seed=2)
+        wait_for(lambda: len(site.ledger()) == 4, "the first step of the second case")
+        site.run("sync")
+        wait_for(lambda: sum("Running" in task["status"] for task in daemon.tasks()) == 2, "Pueue to start two more")
+        time.sleep(0.5)  # time to do the wrong thing
+        assert len(site.ledger()) == 4
         (site.root / "go").touch()
-        assert site.cycle_until("completed", "failed", case_id=2)["state"] == "completed"
-        assert site.cycle_until("completed", "failed")["state"] == "completed"
-        assert len(site.ledger()) == 6
-        assert max(Counter(site.ledger()).values()) == 1
+        ends(site, 6)
+        site.run("cycle")
+        assert {site.state_of(1), site.state_of(2)} == {"completed"}
+        all_is_well(site, cases=2)
     finally:
         daemon.stop()
 
@@ -75,6 +70,9 @@ def test_slurms_controller_and_node_killed(site: Installation, short_folder: Pat
         site.run("cycle")
         # A controller that was killed may take its node out of service, which is an operator's to mend.
         cluster.run("scontrol", "update", "nodename=ALL", "state=resume", code=None)
-        ends_well(site)
+        (site.root / "go").touch()
+        case = site.cycle_until("completed", "failed", limit_s=120)
+        assert case["state"] == "completed", case["reason"]
+        all_is_well(site)
     finally:
         cluster.stop()

@@ -14,7 +14,7 @@ from mqi.store import Store
 from tests.agent.system import wait_for
 from tests.cli.conftest import Installation
 from tests.faults.computer import small_disk
-from tests.faults.conftest import far_site, set_host_key
+from tests.faults.conftest import all_is_well, ends, far_site, hand_over, set_host_key
 from tests.host.sshd import NEEDS_SSHD, Sshd
 
 
@@ -41,11 +41,6 @@ def without_watermarks(site: Installation) -> None:
     config.write_text(text.replace("transfer: {min_free: 1 MiB}", "transfer: {min_free: 0 B}"), encoding="utf-8")
 
 
-def all_is_well(site: Installation, cases: int = 1) -> None:
-    assert sorted(Counter(site.ledger()).values()) == [1] * (3 * cases), "each job once, and none again"
-    assert len(list(site.results.rglob("dose.txt"))) == 2 * cases
-
-
 LARGE_RESULT = """\
 import os, pathlib, sys, time
 root = pathlib.Path({root!r})
@@ -65,57 +60,53 @@ pathlib.Path("dose.txt").write_text("dose of beam " + sys.argv[1])
 @NEEDS_SSHD
 def test_the_hosts_disk_is_full_while_jobs_run(tmp_path: Path, own_sshd: Sshd) -> None:
     """What a job could not write is its failure, and said; new cases wait; both go on when there is room."""
-    with small_disk(tmp_path / "site" / "work", "8m"):
-        for site in far_site(tmp_path / "site", own_sshd):
-            without_watermarks(site)
-            (site.root / "step.py").write_text(LARGE_RESULT.format(root=str(site.root)), encoding="utf-8")
-            site.sample()
-            site.cycle_until("running")
-            while len(site.ledger()) < 3:
-                site.run("sync")
-            site.sample("P2", seed=2)
-            site.run("scan")
-            filler = fill(site.root / "work")
-            (site.root / "go").touch()
-            assert "No space left" in site.run("cycle", code=75).stderr
-            assert "work directory cannot be used (No space left" in site.run("status").stdout
-            assert site.state_of(1) == "running"
-            wait_for((site.root / "no room").exists, "a job to find no room")
-            time.sleep(2.0)  # for its wrapper to find the same
-            filler.unlink()
-            site.run("host", "release", "here")
-            assert site.cycle_until("completed", "failed", case_id=2)["state"] == "completed"
-            case = site.cycle_until("completed", "failed")
-            assert case["state"] == "failed"
-            assert "the host's work disk is full" in case["reason"]
-            site.run("retry", "1", "--reason", "there is room again")
-            site.cycle_until("completed")
-            assert max(Counter(site.ledger()).values()) == 1
-            assert len(list(site.results.rglob("dose.txt"))) == 4
+    with small_disk(tmp_path / "site" / "work", "8m"), far_site(tmp_path / "site", own_sshd) as site:
+        without_watermarks(site)
+        (site.root / "step.py").write_text(LARGE_RESULT.format(root=str(site.root)), encoding="utf-8")
+        hand_over(site)
+        wait_for(lambda: len(site.ledger()) == 3, "both beams to be computed")
+        site.sample("P2", seed=2)
+        site.run("scan")
+        filler = fill(site.root / "work")
+        (site.root / "go").touch()
+        assert "No space left" in site.run("cycle", code=75).stderr
+        assert "work directory cannot be used (No space left" in site.run("status").stdout
+        wait_for((site.root / "no room").exists, "a job to find no room")
+        time.sleep(2.0)  # for its wrapper to find the same
+        filler.unlink()
+        site.run("host", "release", "here")
+        ends(site, 3)
+        site.run("cycle")
+        assert "the host's work disk is full" in site.case()["reason"]
+        assert site.state_of() == "failed", "what it could not write is lost, and said"
+        ends(site, 6)
+        site.run("retry", "1", "--reason", "there is room again")
+        site.run("cycle")
+        ends(site, 8)
+        site.run("cycle")
+        assert [site.state_of(number) for number in (1, 2)] == ["completed"] * 2
+        assert max(Counter(site.ledger()).values()) == 1
+        assert len(list(site.results.rglob("latest.json"))) == 2
 
 
 @NEEDS_SSHD
 def test_our_disk_with_the_database_is_full(tmp_path: Path, own_sshd: Sshd) -> None:
     """Nothing is decided that could not be noted: no step does anything, and says why."""
-    with small_disk(tmp_path / "site" / "disk", "4m"):
-        for site in far_site(tmp_path / "site", own_sshd, database="disk/mqi.db"):
-            database = site.root / "disk" / "mqi.db"
-            site.sample()
-            site.run("scan")
-            site.run("scan")
-            for step in ("submit", "sync", "fetch"):
-                filler = fill(site.root / "disk")
-                for command in (step, "cycle"):
-                    done = site.run(command, code=75)
-                    assert f"the database {database} cannot be" in done.stderr
-                told = site.run("status", code=None)
-                assert told.returncode == 0 or f"the database {database} cannot be" in told.stderr
-                filler.unlink()
-                assert site.state_of() != "failed"
-                site.run("cycle")
-            case = site.cycle_until("completed", "failed")
-            assert case["state"] == "completed", case["reason"]
-            all_is_well(site)
+    with small_disk(tmp_path / "site" / "disk", "4m"), far_site(tmp_path / "site", own_sshd, database="disk/mqi.db") as site:
+        database = site.root / "disk" / "mqi.db"
+        site.sample()
+        site.run("scan")
+        site.run("scan")
+        for jobs in (0, 3):
+            ends(site, jobs)
+            filler = fill(site.root / "disk")
+            assert f"the database {database} cannot be" in site.run("cycle", code=75).stderr
+            told = site.run("status", code=None)
+            assert told.returncode == 0 or f"the database {database} cannot be" in told.stderr
+            filler.unlink()
+            site.run("cycle")
+        assert site.state_of() == "completed"
+        all_is_well(site)
 
 
 def test_a_database_on_a_full_disk_rolls_back_once(tmp_path: Path) -> None:
