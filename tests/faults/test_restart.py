@@ -83,8 +83,9 @@ def test_a_host_that_is_restarted_while_jobs_run(host: Host) -> None:
     host.power_on()
     site.run("host", "release", "here")
     if host.stand.name == "slurm":
-        # It may run a job on another computer: only listings without it over two minutes say that it is lost.
-        site.cycle_until("completed", "failed", limit_s=240)
+        # It may run a job on another computer: only listings without it over two minutes, which Slurm begins with
+        # some minutes after it missed its node, say that it is lost.
+        site.cycle_until("completed", "failed", limit_s=600)
     else:
         site.run("sync")
         ends(site, 3)
