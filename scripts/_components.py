@@ -30,6 +30,7 @@ PROGRAMS = {
 # Slurm's accounting: for the slow proofs.
 ACCOUNTING = {
     "mariadbd": "mariadb-server-core",
+    "my_print_defaults": "mariadb-client-core",
     "slurmdbd": "slurmdbd",
 }
 
