@@ -3,7 +3,6 @@ nothing runs twice."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import time
@@ -186,7 +185,7 @@ def test_a_job_that_was_taken_though_sbatch_failed(cluster: SlurmStand, on: Benc
         path.chmod(0o755)
     settings_ = on.host.settings.queue
     with cluster.held(on.work, "cpu"):
-        on.host = on.new_host(queue=dataclasses.replace(settings_, slurm=dataclasses.replace(settings_.slurm, bin=str(programs_))))
+        on.host = on.new_host(queue=settings_._replace(slurm=settings_.slurm._replace(bin=str(programs_))))
         on.submit(on.plan(on.traced("one-a1")))
         assert on.states() == {"one-a1": "queued"}
         assert queue_of(on)["message"].startswith("Slurm holds 1 of our jobs back (PartitionDown")
@@ -280,7 +279,7 @@ def test_a_group_that_slurm_does_not_take_holds_no_other_up(cluster: SlurmStand,
 
 def test_slurm_is_not_there(on: Bench) -> None:
     settings_ = on.host.settings.queue
-    on.host = on.new_host(queue=dataclasses.replace(settings_, slurm=dataclasses.replace(settings_.slurm, bin="/nowhere")))
+    on.host = on.new_host(queue=settings_._replace(slurm=settings_.slurm._replace(bin="/nowhere")))
     queue = queue_of(on)
     assert not queue["ok"]
     assert "`/nowhere/squeue` does not start" in queue["message"]
