@@ -14,6 +14,7 @@ from mqi.errors import HOST_ERRORS, ConfigurationProblem, DiskProblem, HostRefus
 from mqi.host.base import Answer, Blob, DownloadOutcome, Host, RemoteFile, UploadOutcome
 from mqi.host_state import host_state, trouble_of
 from mqi.installation import name_at, times_lost
+from mqi.moved import notice_other_computer
 from mqi.policy import backoff_s, resource_rows
 from mqi.rows import Case
 from mqi.settings import HostSettings, Settings
@@ -46,6 +47,7 @@ class Site:
         self._hosts: dict[str, Host] = {}
         self._data_deadline: float | None = None
         notice_older_database(store, settings.paths.newest_event)
+        notice_other_computer(store)
 
     def close(self) -> None:
         """Close every connection and the database."""

@@ -24,7 +24,7 @@ PORTABLE = (
 # What is not, and why.
 LEFT_OUT = {
     "tests/cli": "a thousand program starts, three seconds each under Wine; the demo stands for them",
-    "tests/week, tests/crash, tests/protocol": "decisions that are the same everywhere, and faults of POSIX",
+    "tests/week, tests/crash, tests/protocol, tests/faults": "decisions that are the same everywhere, and faults of POSIX",
 }
 # What Windows itself can do and Wine 8 cannot: test -> why.
 WINE_CANNOT: dict[str, str] = {

@@ -82,6 +82,9 @@ class Installation:
     root: Path
     environment: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.database = self.root / "mqi.db"
+
     @property
     def cases(self) -> Path:
         return self.root / "cases"
@@ -118,7 +121,7 @@ class Installation:
 
     def state_of(self, case_id: int = 1) -> str:
         """The state as it is stored: a program start cheaper than `mqi status`."""
-        with contextlib.closing(sqlite3.connect(self.root / "mqi.db", timeout=10)) as connection:
+        with contextlib.closing(sqlite3.connect(self.database, timeout=10)) as connection:
             rows = connection.execute("SELECT status FROM cases WHERE case_id = ?", (case_id,)).fetchall()
         return str(rows[0][0]) if rows else ""
 
