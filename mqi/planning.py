@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,7 +68,7 @@ def freeze(
     workflow: Workflow,
     *,
     scripts: str,
-    scripts_folder: Path,
+    scripts_digest: Callable[[Step], str],
     attachments: Mapping[str, Sequence[Attachment]],
     history: Sequence[Job],
     from_step: str | None = None,
@@ -76,15 +76,9 @@ def freeze(
 ) -> Frozen:
     """The plan of a case's next submission, with serial `case.plan_serial + 1`.
 
-    `history` holds the attempts so far; `attachments` the files per step. Pure but for reading the
-    scripts whose content is part of the definitions.
+    `history` holds the attempts so far; `attachments` the files per step, `scripts_digest` what the scripts
+    hold that are part of a step's definition (see `digest_of_scripts`). Pure.
     """
-    digests: dict[str, str] = {}
-
-    def scripts_digest(step: Step) -> str:
-        if step.name not in digests:
-            digests[step.name] = digest_of_scripts(scripts_folder, step)
-        return digests[step.name]
 
     def files_digest(step: Step) -> str:
         entries = [(file.name, file.sha256) for file in attachments.get(step.name, ())]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from mqi.age import notice_older_database
 from mqi.errors import HOST_ERRORS, ConfigurationProblem, DiskProblem, HostRefused, MqiError
@@ -22,6 +21,7 @@ from mqi.settings import HostSettings, Settings
 from mqi.store import Store
 
 log = logging.getLogger("mqi.site")
+T = TypeVar("T")
 
 
 class Site:
@@ -46,6 +46,7 @@ class Site:
         # The step lock's sign of life while a step holds it.
         self.alive: Callable[[], None] = lambda: None
         self._hosts: dict[str, Host] = {}
+        self._kept: dict[Hashable, Any] = {}
         self._data_deadline: float | None = None
         notice_older_database(store, settings.paths.newest_event)
         notice_other_computer(store)
@@ -56,6 +57,12 @@ class Site:
             host.close()
         self._hosts.clear()
         self.store.close()
+
+    def once(self, what: Hashable, read: Callable[[], T]) -> T:
+        """What `read` gives, read once for this command: all its cases are frozen from one state of the files."""
+        if what not in self._kept:
+            self._kept[what] = read()
+        return cast(T, self._kept[what])
 
     # --- time for data -----------------------------------------------------------------------------
 
@@ -221,7 +228,7 @@ class Site:
             if fresh:
                 rows = resource_rows(answer.probe, self._case_of, self.now(), answer.clock_skew_s)
                 self.store.put_resources(name, rows)
-        return replace(answer, fresh=fresh)
+        return answer._replace(fresh=fresh)
 
     # --- a host that answers, and fails all the same ---------------------------------------------------
 

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,6 +73,18 @@ def client(words: list[str]) -> None:
         plan["scripts"] = host.deploy()
         print(host.ask([{"verb": "plan", "plan": plan}, {"verb": "report", "runs": [RUN]}]).replies)
     host.close()
+
+
+def login_only(given: dict[str, dict[str, str]]) -> None:
+    """The least of all: fabric, one connection, nothing on it."""
+    from fabric import Connection
+
+    ssh = given["ssh"]
+    kwargs = {"key_filename": ssh["key"], "look_for_keys": False, "allow_agent": False}
+    with Connection(
+        ssh["address"], user=ssh["user"], port=int(ssh["port"]), connect_kwargs=kwargs
+    ) as connection:
+        connection.open()
 
 
 class Lab:
@@ -211,9 +223,9 @@ def versions() -> list[Row]:
     return [("versions", f"{os.cpu_count()} cores, load {load}", "; ".join(found))]
 
 
-def measure(names: list[str]) -> list[Row]:
-    """All rows."""
-    rows = versions()
+def measure(names: list[str]) -> Iterator[Row]:
+    """The rows, as they come."""
+    yield from versions()
     with tempfile.TemporaryDirectory(prefix="mqi-transfer-") as folder:
         lab = Lab(Path(folder))
         try:
@@ -226,21 +238,20 @@ def measure(names: list[str]) -> list[Row]:
                     commands = lab.commands(direction, source)
                     there = {one: words for one, words in commands.items() if shutil.which(words[0])}
                     label = f"{name} {direction}: {count} x {size // 1024} KiB"
-                    rows += rows_of(label, race(there, rounds, lab.empty))
+                    yield from rows_of(label, race(there, rounds, lab.empty))
                 if name == "A":
-                    rows += changes(lab, source)
+                    yield from changes(lab, source)
         finally:
             lab.server.stop()
-    return rows
 
 
-def changes(lab: Lab, source: Path) -> list[Row]:
+def changes(lab: Lab, source: Path) -> Iterator[Row]:
     """What it costs to find out that nothing, or one file of all, has changed."""
     both = {name: words for name, words in lab.commands("up", source).items() if name in ("mqi", "rsync -a")}
     lab.empty()
     for words in both.values():
         timed(words)
-    rows = rows_of("A, nothing changed", race(both, 5, lambda: None))
+    yield from rows_of("A, nothing changed", race(both, 5, lambda: None))
     number = 0
 
     def change() -> None:
@@ -248,11 +259,17 @@ def changes(lab: Lab, source: Path) -> list[Row]:
         number += 1
         (source / "00007.dcm").write_bytes(random.Random(-number).randbytes(SETS["A"][1]))
 
-    return rows + rows_of("A, one file changed", race(both, 5, change))
+    yield from rows_of("A, one file changed", race(both, 5, change))
+    # What of that no program in Python can avoid that speaks SSH by paramiko.
+    bare = {"mqi": [sys.executable, __file__, "login", json.dumps(lab.given)], "rsync -a": both["rsync -a"]}
+    yield from rows_of("only fabric's import and a login", race(bare, 5, lambda: None))
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["client"]:
         client(sys.argv[2:])
+    elif sys.argv[1:2] == ["login"]:
+        login_only(json.loads(sys.argv[2]))
     else:
-        print(json.dumps(measure(sys.argv[1:] or list(SETS))))
+        for row in measure(sys.argv[1:] or list(SETS)):
+            print(json.dumps(row), flush=True)

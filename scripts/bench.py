@@ -2,7 +2,8 @@
 """Measures mqi, side by side with a reference in the same run, as ratios.
 
 python3 scripts/bench.py                 everything
-python3 scripts/bench.py startup scan    only these: startup, scan, cases, gamma, finished, transfer
+python3 scripts/bench.py startup scan    only these: startup, scan, cases, gamma, finished, transfer, hosts
+python3 scripts/bench.py transfer:A,B    of the transfers, or of the hosts' numbers of cases, only these
 
 startup   `mqi status`, `mqi why`, an idle `mqi scan` and `mqi cycle` against an empty Typer app of two
           commands on the same interpreter and Typer (CPU seconds and wall, minimum of interleaved runs)
@@ -12,6 +13,10 @@ gamma     our gamma beside pymedphys' on a 100 x 100 x 100 grid, global and loca
 finished  100,000 finished cases in the database: what `status` and an idle `cycle` cost then
 transfer  300 files of 512 KiB, 2,000 of 8 KiB and one of 1 GiB over a local sshd, up and down, beside scp, sftp, rsync
           and rclone (medians of interleaved whole processes; needs sshd, 5 GiB below the temporary folder)
+hosts     50 and 200 trivial cases from folder to result over SSH and Pueue, beside the least that must be done, and
+          dpdispatcher from the package index over the same sshd (needs sshd and Pueue; minutes)
+
+Every row is printed as soon as it is known.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from _venv import ensure
@@ -57,28 +62,39 @@ Row = tuple[str, str, str]
 
 def main() -> int:
     """Run what the command line names; print one table."""
-    measures: dict[str, Callable[[str], list[Row]]] = {
+    measures: dict[str, Callable[[str], Iterable[Row]]] = {
         "startup": startup,
         "scan": scan,
         "cases": cases,
         "finished": finished,
-        "transfer": transfer,
         "gamma": gamma,
     }
-    chosen = sys.argv[1:] or list(measures)
-    unknown = [name for name in chosen if name not in measures]
+    scripts = {"transfer": "_bench_transfer.py", "hosts": "_bench_hosts.py"}
+    chosen = sys.argv[1:] or [*measures, *scripts]
+    unknown = [name for name in chosen if name not in measures and name.partition(":")[0] not in scripts]
     if unknown:
-        print(f"there is no measure {unknown[0]!r}; known are {', '.join(measures)}")
+        print(f"there is no measure {unknown[0]!r}; known are {', '.join([*measures, *scripts])}")
         return 2
     python = str(ensure("dev"))
-    rows: list[Row] = []
     for name in chosen:
         print(f"{name} …", file=sys.stderr, flush=True)
-        rows += measures[name](python)
-    width = max(len(row[0]) for row in rows)
-    for what, figure, ratio in rows:
-        print(f"{what:<{width}}  {figure:>22}  {ratio}")
+        measure, _, parts = name.partition(":")
+        rows = measures[name](python) if name in measures else told(python, scripts[measure], parts)
+        for what, figure, ratio in rows:
+            print(f"{what:<36}  {figure:>26}  {ratio}", flush=True)
     return 0
+
+
+def told(python: str, script: str, parts: str) -> Iterator[Row]:
+    """The rows that a script of ours tells, as it tells them."""
+    command = [python, str(Path(__file__).with_name(script)), *filter(None, parts.split(","))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            what, figure, ratio = json.loads(line)
+            yield what, figure, ratio
+    if process.returncode:
+        sys.exit(f"{script} broke off")
 
 
 class Place:
@@ -244,15 +260,6 @@ def cases(python: str) -> list[Row]:
         ]
     finally:
         place.remove()
-
-
-def transfer(python: str) -> list[Row]:
-    """See the module's docstring."""
-    script = Path(__file__).with_name("_bench_transfer.py")
-    done = subprocess.run([python, str(script)], stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        sys.exit("the transfers could not be measured")
-    return [(what, figure, ratio) for what, figure, ratio in json.loads(done.stdout)]
 
 
 def finished(python: str) -> list[Row]:

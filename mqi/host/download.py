@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,13 +14,16 @@ from typing import Any
 from mqi.errors import DiskProblem
 from mqi.host.base import DownloadOutcome, Progress, RemoteFile
 from mqi.host.conversation import Conversation
-from mqi.host.files import publish
+from mqi.host.files import Flushing, publish
 from mqi.host.framing import Garbled
 from mqi.host.pace import CHUNK, Pace
 
 PART_SUFFIX = ".part~"
-# So many received files are made durable and renamed together.
-_AT_ONCE = 64
+# So many received files, or so many of their bytes, get their names together.
+_AT_ONCE = 1000
+_AT_ONCE_BYTES = 2**28
+# A large file is made durable in pieces of this, so that little is left to wait for at its end.
+_PIECE = 2**26
 
 
 @dataclass
@@ -35,6 +39,7 @@ class Tally:
     verified: list[Place] = field(default_factory=list)  # whole and right, not yet under their names
     failed: list[tuple[RemoteFile, str]] = field(default_factory=list)
     paused: bool = False
+    flushing: Flushing = field(default_factory=Flushing)
 
     def late(self) -> bool:
         """Whether the deadline has passed; then the transfer counts as paused."""
@@ -50,7 +55,7 @@ class Tally:
     def publish(self) -> None:
         """Gives verified files their names. Raises DiskProblem."""
         with writing():
-            publish([(place.part, place.file.target) for place in self.verified])
+            publish([(place.part, place.file.target) for place in self.verified], self.flushing)
         self.done += [place.file for place in self.verified]
         self.verified = []
 
@@ -70,17 +75,27 @@ class Place:
 def places(files: Sequence[RemoteFile], tally: Tally) -> list[Place]:
     """Where the files arrive. Raises DiskProblem when their folders cannot be made."""
     found = []
+    folders = set()
     for file in files:
         part = file.target.with_name(file.target.name + PART_SUFFIX)
         try:
-            part.parent.mkdir(parents=True, exist_ok=True)
-            size = part.stat().st_size if part.exists() else 0
+            if part.parent not in folders:
+                part.parent.mkdir(parents=True, exist_ok=True)
+                folders.add(part.parent)
+            size = _size(part)
         except OSError as error:
             raise DiskProblem(f"the folder for results cannot be written ({error.strerror})") from error
         offset = size if size <= file.size else 0
         tally.move(offset)
         found.append(Place(file, part, offset))
     return found
+
+
+def _size(part: Path) -> int:
+    try:
+        return part.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def call(wanted: Sequence[Place]) -> dict[str, Any]:
@@ -110,6 +125,8 @@ def receive(conversation: Conversation, wanted: Sequence[Place], tally: Tally) -
 
 
 def _receive_all(conversation: Conversation, wanted: Sequence[Place], tally: Tally) -> bool:
+    buffer = memoryview(bytearray(CHUNK))
+    waiting = 0
     for index, place in enumerate(wanted):
         if tally.late():
             return False
@@ -124,13 +141,15 @@ def _receive_all(conversation: Conversation, wanted: Sequence[Place], tally: Tal
         if kind != "B" or length != place.file.size - place.offset:
             raise Garbled("a file has another size than the host said before")
         with writing():
-            good = _receive_one(conversation, place, tally)
+            good = _receive_one(conversation, place, tally, buffer)
         if not good:
             tally.failed.append((place.file, "its bytes are not those that the host announced"))
             continue
         tally.verified.append(place)
-        if len(tally.verified) >= _AT_ONCE:
+        waiting += place.file.size
+        if len(tally.verified) >= _AT_ONCE or waiting >= _AT_ONCE_BYTES:
             tally.publish()
+            waiting = 0
     return True
 
 
@@ -145,14 +164,13 @@ def writing() -> Iterator[None]:
         ) from error
 
 
-def _receive_one(conversation: Conversation, place: Place, tally: Tally) -> bool:
+def _receive_one(conversation: Conversation, place: Place, tally: Tally, buffer: memoryview) -> bool:
     """Whether the part holds the file's bytes now; when not, it is removed."""
     hasher = hashlib.sha256()
-    buffer = memoryview(bytearray(CHUNK))
     # "a+b" would write at the end whatever comes; the part must hold exactly what we hash.
     with place.part.open("r+b" if place.offset else "wb", buffering=0) as target:
         _hash_prefix(target, place.offset, hasher, buffer)
-        left = place.file.size - place.offset
+        left, flushed = place.file.size - place.offset, 0
         while left:
             count = conversation.read_into(buffer[: min(left, tally.pace.chunk)])
             hasher.update(buffer[:count])
@@ -160,8 +178,13 @@ def _receive_one(conversation: Conversation, place: Place, tally: Tally) -> bool
             tally.move(count)
             tally.pace.spent(count)
             left -= count
-    if hasher.hexdigest() == place.file.sha256:
-        return True
+            flushed += count
+            if flushed >= _PIECE and left:
+                tally.flushing.begin(target.fileno())
+                flushed = 0
+        if hasher.hexdigest() == place.file.sha256:
+            tally.flushing.finish(os.dup(target.fileno()))
+            return True
     place.part.unlink()
     return False
 

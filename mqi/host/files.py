@@ -3,38 +3,76 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 # Virus scanners and indexers hold a new file for a moment (Windows only).
 _RETRY_DELAYS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 _HELD_BY_SOMEBODY = (5, 32, 33)
+# Several ask for the disk at the same time: file systems write one journal entry for all that do.
+_THREADS = 8
+# Open files that wait for it, at most.
+_OPEN = 256
 
 
-def publish(pairs: Sequence[tuple[Path, Path]]) -> None:
-    """Gives finished files (first) their names (second): durable first, then renamed. Raises OSError.
+class Flushing:
+    """Makes files durable in the background, while the bytes of the next ones arrive (the agent has its like)."""
 
-    Several at a time: file systems write one journal for all that ask together.
+    def __init__(self) -> None:
+        self._files: SimpleQueue[int] = SimpleQueue()
+        self._room = threading.Semaphore(_OPEN)
+        self._threads: list[threading.Thread] = []
+        self._problem: OSError | None = None
+
+    def begin(self, fd: int) -> None:
+        """Writes what the file holds so far; the caller goes on writing to it."""
+        self.finish(os.dup(fd))
+
+    def finish(self, fd: int) -> None:
+        """Writes the file, and closes it."""
+        self._room.acquire()
+        self._files.put(fd)
+        if len(self._threads) < _THREADS:
+            self._threads.append(threading.Thread(target=self._work, name="mqi-flushing", daemon=True))
+            self._threads[-1].start()
+
+    def wait(self) -> None:
+        """All files that were handed over are on the disk. Raises OSError when one of them is not."""
+        for _ in self._threads:
+            self._files.put(-1)
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
+        problem, self._problem = self._problem, None
+        if problem is not None:
+            raise problem
+
+    def _work(self) -> None:
+        while (fd := self._files.get()) >= 0:
+            try:
+                os.fsync(fd)
+            except OSError as error:
+                self._problem = error
+            finally:
+                os.close(fd)
+                self._room.release()
+
+
+def publish(pairs: Sequence[tuple[Path, Path]], flushing: Flushing) -> None:
+    """Gives finished files (first), which `flushing` has, their names (second): durable first, then renamed.
+
+    Raises OSError.
     """
-    with ThreadPoolExecutor(8) as pool:
-        for _ in pool.map(_fsync, [part for part, _ in pairs]):
-            pass
-        for part, target in pairs:
-            replace(part, target)
-        if os.name != "nt":  # Windows has no such call for folders, and needs none
-            for _ in pool.map(_fsync, {target.parent for _, target in pairs}):
-                pass
-
-
-def _fsync(path: Path) -> None:
-    # Windows fsyncs only what is open for writing.
-    fd = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0) if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    flushing.wait()
+    for part, target in pairs:
+        replace(part, target)
+    if os.name != "nt":  # Windows has no such call for folders, and needs none
+        for folder in {target.parent for _, target in pairs}:
+            flushing.finish(os.open(folder, os.O_RDONLY))
+        flushing.wait()
 
 
 def replace(source: Path, target: Path) -> None:

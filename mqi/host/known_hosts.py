@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from filelock import FileLock
 from paramiko import HostKeys, PKey
 from paramiko.hostkeys import HostKeyEntry
 from paramiko.ssh_exception import SSHException
@@ -51,6 +50,8 @@ def pinned(path: Path, login: SshLogin) -> list[PKey]:
 
 def pin(path: Path, login: SshLogin, key: PKey) -> None:
     """Pin `key` as the only one of a computer; every other line stays as it is. Raises DiskProblem."""
+    from filelock import FileLock  # most commands only read
+
     name = name_of(login)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

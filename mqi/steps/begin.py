@@ -14,7 +14,7 @@ from mqi.host.deploy import content_hash
 from mqi.intake.listing import list_unit
 from mqi.intake.unit import FileStat, snapshot_digest
 from mqi.manifest import Manifest, hash_files, run_key
-from mqi.planning import Attachment, Frozen, freeze, read_attachments
+from mqi.planning import Attachment, Frozen, digest_of_scripts, freeze, read_attachments
 from mqi.resources import remote_scripts
 from mqi.rows import Case, dumps
 from mqi.settings import WatchFolder
@@ -166,8 +166,10 @@ def freeze_case(
         digest,
         key,
         workflow,
-        scripts=content_hash(folder),
-        scripts_folder=folder,
+        scripts=site.once("scripts", lambda: content_hash(folder)),
+        scripts_digest=lambda step: site.once(
+            ("scripts", case.workflow, step.name), lambda: digest_of_scripts(folder, step)
+        ),
         attachments=attachments_of(site, case),
         history=site.store.jobs(case.case_id, all_attempts=True),
         from_step=from_step,
@@ -183,7 +185,7 @@ def workflow_of(site: Site, case: Case) -> Workflow:
             f"case {case.case_id} follows the workflow {case.workflow!r}, which the configuration does not have",
             "put it back below `workflows:`",
         )
-    return load_workflow(path)
+    return site.once(path, lambda: load_workflow(path))
 
 
 def attachments_of(site: Site, case: Case) -> Mapping[str, tuple[Attachment, ...]]:

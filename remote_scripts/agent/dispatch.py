@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Callable, Dict, List, NamedTuple, Tuple
 from agent import gpu_care, names, plans, report, results, retention, store, versions
 from agent.feed import feed
 from agent.files import FULL_OR_READ_ONLY, read_json_object, write_bytes, write_json
-from agent.frames import MAX_JSON, BadFrame, encode, open_input, read_header, read_json, write_frame
+from agent.frames import MAX_JSON, BadFrame, encode, open_input, read_header, read_json, widen, write_frame
 from agent.gpus import GpuQuery
 from agent.locks import Lock
 from agent.probe import probe
@@ -177,6 +177,7 @@ def serve_environment(root: str) -> int:
 def _private_output() -> BinaryIO:
     """Our stdout; whatever else writes to file descriptor 1 from now on goes to stderr."""
     sys.stdout.flush()
+    widen(1)
     output = os.fdopen(os.dup(1), "wb", buffering=1 << 16)
     os.dup2(2, 1)
     return output

@@ -11,7 +11,7 @@ import stat
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, TypeVar, Union
 
 T = TypeVar("T")
 
@@ -34,8 +34,8 @@ def retried(action: Callable[[], T]) -> T:
     return action()
 
 
-def replace(source: Path, target: Path) -> None:
-    retried(lambda: os.replace(str(source), str(target)))
+def replace(source: Union[Path, str], target: Union[Path, str]) -> None:
+    retried(lambda: os.replace(source, target))
 
 
 def fsync_folder(folder: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Any, BinaryIO, Tuple
 
 MAX_JSON = 16 * 2**20
 _LONGEST_HEADER = 40
+_F_SETPIPE_SZ = 1031  # fcntl(2); the module fcntl knows it from Python 3.10 on
+_PIPE = 1 << 20
 
 
 class BadFrame(Exception):
@@ -42,7 +44,19 @@ class IdleInput(io.RawIOBase):
         return os.readv(self._fd, [view])
 
 
+def widen(fd: int) -> None:
+    """Lets a pipe hold more (Linux): with the usual 64 KiB its two ends wait for each other all the time."""
+    if sys.platform.startswith("linux"):
+        import fcntl
+
+        try:
+            fcntl.fcntl(fd, _F_SETPIPE_SZ, _PIPE)
+        except OSError:
+            pass  # not a pipe, or the system allows this user no more: it works all the same
+
+
 def open_input(fd: int, idle_s: float) -> BinaryIO:
+    widen(fd)
     return io.BufferedReader(IdleInput(fd, idle_s), 1 << 18)
 
 

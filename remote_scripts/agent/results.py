@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
-from pathlib import Path
-from typing import Any, BinaryIO, Dict, List, Optional, Union
+from typing import Any, BinaryIO, Dict, List, Union
 
 from agent import names
 from agent.files import CHUNK, read_json_object
@@ -15,6 +15,8 @@ from agent.problems import Refused
 from agent.work import JobPaths, Work
 
 _MOST_LOG = 1 << 20
+# Not through a link, and without waiting for whoever writes to what is not a file any more.
+_READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _LONGEST_CHARACTER = 4  # bytes; a shorter piece might hold none, for ever
 
 
@@ -52,12 +54,11 @@ def send(work: Work, wanted: List[Wanted], stream: BinaryIO) -> None:
     A file that becomes shorter meanwhile ends the stream: the client then has less than was promised.
     """
     buffer = memoryview(bytearray(CHUNK))
-    listed: Dict[str, Dict[str, Any]] = {}
+    outs: Dict[str, _Out] = {}
     for index, one in enumerate(wanted):
-        paths = work.job(one.job_key)
-        if one.job_key not in listed:
-            listed[one.job_key] = {entry["path"]: entry for entry in _files(paths)}
-        source = _open(paths.out, one, listed[one.job_key].get(one.path))
+        if one.job_key not in outs:
+            outs[one.job_key] = _Out(work.job(one.job_key))
+        source = outs[one.job_key].open(one)
         if isinstance(source, str):
             write_frame(stream, "J", encode({"index": index, "error": source}))
             continue
@@ -74,25 +75,40 @@ def send(work: Work, wanted: List[Wanted], stream: BinaryIO) -> None:
                 left -= count
 
 
-def _open(out: Path, one: Wanted, entry: Optional[Dict[str, Any]]) -> Union[io.FileIO, str]:
-    """The file, or why it cannot be had. Only what outputs.json lists (`entry`) is given away, and no link
-    is followed on the way there: a job's folder is as untrusted as the job."""
-    if entry is None:
-        return "the job has no such output"
-    if (entry["sha256"], entry["size"]) != (one.sha256, one.size):
-        return "the job's output is another than the one asked for"
-    path = out.joinpath(*one.path.split("/"))
-    if os.path.realpath(str(path)) != os.path.join(os.path.realpath(str(out)), *one.path.split("/")):
-        return "there is a link on the way to the output"
-    try:
-        source = io.FileIO(str(path), "rb")
-    except OSError as error:
-        return "the output cannot be read (%s)" % error.strerror
-    state = os.fstat(source.fileno())
-    if not stat.S_ISREG(state.st_mode) or state.st_size != one.size:
-        source.close()
-        return "the output has changed on the host"
-    return source
+class _Out:
+    """The outputs of one job. Only what outputs.json lists is given away, and no link is followed on the way
+    there: a job's folder is as untrusted as the job."""
+
+    def __init__(self, paths: JobPaths) -> None:
+        self._listed = {entry["path"]: entry for entry in _files(paths)}
+        self._root = os.path.realpath(str(paths.out))
+        self._straight: Dict[str, bool] = {}  # folder -> whether no link leads there
+
+    def open(self, one: Wanted) -> Union[io.FileIO, str]:
+        """The file, or why it cannot be had."""
+        entry = self._listed.get(one.path)
+        if entry is None:
+            return "the job has no such output"
+        if (entry["sha256"], entry["size"]) != (one.sha256, one.size):
+            return "the job's output is another than the one asked for"
+        path = os.path.join(self._root, *one.path.split("/"))
+        # Where open() cannot refuse a link itself (Windows), each file is looked at and not only its folder.
+        way = os.path.dirname(path) if hasattr(os, "O_NOFOLLOW") else path
+        if way not in self._straight:
+            self._straight[way] = os.path.realpath(way) == way
+        if not self._straight[way]:
+            return "there is a link on the way to the output"
+        try:
+            source = io.FileIO(os.open(path, _READ), "rb")
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return "there is a link on the way to the output"
+            return "the output cannot be read (%s)" % error.strerror
+        state = os.fstat(source.fileno())
+        if not stat.S_ISREG(state.st_mode) or state.st_size != one.size:
+            source.close()
+            return "the output has changed on the host"
+        return source
 
 
 def log(work: Work, job_key: Any, offset: Any, limit: Any) -> Dict[str, Any]:

@@ -12,10 +12,10 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, List, Tuple
+from typing import Any, BinaryIO, Dict, List, Tuple, Union
 
 from agent import names
-from agent.files import CHUNK, fsync_files, hash_file, read_json_object, remove, replace, write_json
+from agent.files import CHUNK, hash_file, read_json_object, remove, replace, write_json
 from agent.frames import BadFrame, read_header
 from agent.locks import Lock
 from agent.problems import Refused
@@ -24,8 +24,11 @@ from agent.work import RunPaths, Work
 # A blob that nobody uses or announced stays this long (host clock), a partial upload longer.
 UNUSED_BLOB_S = 86400.0
 UNUSED_PART_S = 7 * 86400.0
-# So many received files are made durable together.
-_AT_ONCE = 64
+# So many received files, or so many of their bytes, get their names together.
+_AT_ONCE = 1000
+_AT_ONCE_BYTES = 1 << 28
+# A large file is made durable in pieces of this, so that little is left to wait for at its end.
+_PIECE = 1 << 26
 
 
 class Blob:
@@ -41,11 +44,13 @@ class Blob:
 
 def missing_blobs(work: Work, wanted: List[Tuple[str, int]]) -> List[List[Any]]:
     """[digest, offset] of each wanted (digest, size) that is not in the store, each once."""
+    places = _Places(work)
+    begun = set(os.listdir(places.parts)) if os.path.isdir(places.parts) else set()
     missing: Dict[str, int] = {}
     for sha256, size in wanted:
-        if sha256 in missing or _size(work.blob(sha256)) == size:
+        if sha256 in missing or _size(places.blob(sha256)) == size:
             continue
-        part = _size(work.part(sha256))
+        part = _size(places.part(sha256)) if sha256 in begun else 0
         missing[sha256] = part if 0 <= part <= size else 0
     return [[sha256, offset] for sha256, offset in missing.items()]
 
@@ -84,9 +89,7 @@ def receive(work: Work, blobs: List[Blob], stream: BinaryIO) -> Dict[str, Any]:
                     reason = ""
                     _skip(stream, expected)
                 else:
-                    reason = _receive_one(work, blob, stream)
-                    if not reason:
-                        arrived.add(blob.sha256)
+                    reason = _receive_one(blob, stream, arrived)
                 if reason:
                     rejected.append([blob.sha256, reason])
             else:
@@ -98,19 +101,45 @@ def receive(work: Work, blobs: List[Blob], stream: BinaryIO) -> Dict[str, Any]:
     return {"stored": arrived.stored(), "rejected": rejected}
 
 
-class _Arrived:
-    """Verified parts on their way to their places, some at a time: durable first, then under their names."""
+class _Places:
+    """Where blobs lie, as text: a `Path` for each of thousands takes longer than to write the file. Digests are
+    those of `Blob` and `names.digest`."""
 
     def __init__(self, work: Work) -> None:
-        self._work = work
-        self._waiting: List[str] = []
+        self.parts = str(work.parts)
+        self._part = self.parts + os.sep
+        self._store = str(work.store) + os.sep
+
+    def part(self, sha256: str) -> str:
+        return self._part + sha256
+
+    def folder(self, sha256: str) -> str:
+        return self._store + sha256[:2]
+
+    def blob(self, sha256: str) -> str:
+        return self._store + sha256[:2] + os.sep + sha256
+
+
+class _Arrived:
+    """Verified parts on their way to their places, some at a time: durable first, then under their names.
+
+    They become durable while the next ones arrive; nobody waits for the disk but at the end.
+    """
+
+    def __init__(self, work: Work) -> None:
+        from agent.flushing import Flushing  # slow to import, and most requests bring no files
+
+        self.places = _Places(work)
+        self.flushing = Flushing()
+        self._waiting: Dict[str, int] = {}
         self._stored: Dict[str, None] = {}
+        self._bytes = 0
 
     def has(self, blob: Blob) -> bool:
         """Whether the host has the blob already, from before or from this upload."""
         if blob.sha256 in self._waiting or blob.sha256 in self._stored:
             return True
-        if _size(self._work.blob(blob.sha256)) != blob.size:
+        if _size(self.places.blob(blob.sha256)) != blob.size:
             return False
         self._stored[blob.sha256] = None
         return True
@@ -119,49 +148,64 @@ class _Arrived:
         """The digests that lie in their places."""
         return list(self._stored)
 
-    def add(self, sha256: str) -> None:
-        """The blob's part has all of its bytes."""
-        self._waiting.append(sha256)
-        if len(self._waiting) >= _AT_ONCE:
+    def add(self, blob: Blob, part: int) -> None:
+        """All bytes of the blob are in its part, which is open as `part`; it is closed here."""
+        self.flushing.finish(part)
+        self._waiting[blob.sha256] = blob.size
+        self._bytes += blob.size
+        if len(self._waiting) >= _AT_ONCE or self._bytes >= _AT_ONCE_BYTES:
             self.settle()
 
     def settle(self) -> None:
-        fsync_files([self._work.part(sha256) for sha256 in self._waiting])
+        """Gives all that has arrived its name. Raises OSError; what has no name then is sent again."""
+        self.flushing.wait()
+        folders = {self.places.folder(sha256) for sha256 in self._waiting}
+        for folder in folders:
+            os.makedirs(folder, exist_ok=True)
         for sha256 in self._waiting:
-            part, place = self._work.part(sha256), self._work.blob(sha256)
+            part = self.places.part(sha256)
             if sys.platform != "win32":
                 # Windows refuses to remove a read-only file, also through another link.
-                os.chmod(str(part), 0o400)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            replace(part, place)
-        fsync_files(sorted({self._work.blob(sha256).parent for sha256 in self._waiting}))
+                os.chmod(part, 0o400)
+            replace(part, self.places.blob(sha256))
+        if sys.platform != "win32":  # Windows has no such call for folders, and needs none
+            for folder in folders:
+                self.flushing.finish(os.open(folder, os.O_RDONLY))
+            self.flushing.wait()
         self._stored.update(dict.fromkeys(self._waiting))
-        self._waiting = []
+        self._waiting, self._bytes = {}, 0
 
 
-def _receive_one(work: Work, blob: Blob, stream: BinaryIO) -> str:
-    """Why the blob is not good, or "" when its part has all of it."""
-    part = work.part(blob.sha256)
-    if blob.offset > max(0, _size(part)):
+def _receive_one(blob: Blob, stream: BinaryIO, arrived: _Arrived) -> str:
+    """Why the blob is not good, or "" when all of it has arrived."""
+    part = arrived.places.part(blob.sha256)
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    if not blob.offset:
+        flags |= os.O_TRUNC
+    elif blob.offset > _size(part):
         _skip(stream, blob.size - blob.offset)
         return "the host does not have the first %d bytes" % blob.offset
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
     hasher = hashlib.sha256()
-    with open(os.open(str(part), flags, 0o600), "r+b", buffering=0) as target:
-        view = memoryview(bytearray(CHUNK))
-        _hash_prefix(target, blob.offset, hasher, view)
-        target.truncate(blob.offset)
-        target.seek(blob.offset)
-        left = blob.size - blob.offset
+    with open(os.open(part, flags, 0o600), "r+b", buffering=0) as target:
+        view = memoryview(bytearray(min(CHUNK, blob.size) or 1))
+        if blob.offset:
+            _hash_prefix(target, blob.offset, hasher, view)
+            target.truncate(blob.offset)
+        left, flushed = blob.size - blob.offset, 0
         while left:
             count = _read_some(stream, view[: min(left, CHUNK)])
             hasher.update(view[:count])
             _write_all(target, view[:count])
             left -= count
-    if hasher.hexdigest() != blob.sha256:
-        remove(part)
-        return "the bytes are not those of the digest"
-    return ""
+            flushed += count
+            if flushed >= _PIECE and left:
+                arrived.flushing.begin(target.fileno())
+                flushed = 0
+        if hasher.hexdigest() == blob.sha256:
+            arrived.add(blob, os.dup(target.fileno()))
+            return ""
+    os.unlink(part)
+    return "the bytes are not those of the digest"
 
 
 def _hash_prefix(source: Any, length: int, hasher: Any, view: memoryview) -> None:
@@ -222,10 +266,10 @@ def collect(work: Work, now: float) -> int:
     return freed
 
 
-def _size(path: Path) -> int:
+def _size(path: Union[Path, str]) -> int:
     """The file's size; -1 when there is none."""
     try:
-        return path.stat().st_size
+        return os.stat(str(path)).st_size
     except FileNotFoundError:
         return -1
 

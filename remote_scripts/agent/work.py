@@ -4,50 +4,71 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Callable, List
+from typing import Any, Callable, List
 
 from agent import names
 from agent.problems import Refused
 
 
+class _In:
+    """A place in its owner's `folder`. Made when it is asked for: a feed asks for few of each job's, and there
+    are many jobs."""
+
+    def __init__(self, *parts: str) -> None:
+        self._parts = parts
+
+    def __get__(self, owner: Any, kind: Any) -> Path:
+        found: Path = owner.folder.joinpath(*self._parts)
+        return found
+
+
 class JobPaths:
     """The folder of one job. `key` has passed `names.job_key`."""
+
+    claim = _In("claim")
+    claim_info = _In("claim", "info.json")
+    lock = _In("lock")
+    # The command's process, written by itself before it becomes the command.
+    process = _In("process.json")
+    log = _In("log.txt")
+    out_part = _In("out.part")
+    out = _In("out")
+    files = _In("files")
+    progress = _In("progress.json")
+    error = _In("error.json")
+    outputs = _In("outputs.json")
+    exit = _In("exit.json")
+    tombstone = _In("tombstone.json")
+    missing = _In("missing.json")
+    needs = _In("needs.json")
+    parameters = _In("parameters.json")
 
     def __init__(self, folder: Path, key: str) -> None:
         self.key = key
         self.folder = folder
-        self.claim = folder / "claim"
-        self.claim_info = folder / "claim" / "info.json"
-        self.lock = folder / "lock"
-        # The command's process, written by itself before it becomes the command.
-        self.process = folder / "process.json"
-        self.log = folder / "log.txt"
-        self.out_part = folder / "out.part"
-        self.out = folder / "out"
-        self.files = folder / "files"
-        self.progress = folder / "progress.json"
-        self.error = folder / "error.json"
-        self.outputs = folder / "outputs.json"
-        self.exit = folder / "exit.json"
-        self.tombstone = folder / "tombstone.json"
-        self.missing = folder / "missing.json"
-        self.needs = folder / "needs.json"
-        self.parameters = folder / "parameters.json"
 
 
 class RunPaths:
     """The folder of one run. `key` has passed `names.run_key`."""
 
+    plan = _In("plan.json")
+    inputs = _In("inputs.json")
+    input_dir = _In("in")
+    jobs = _In("jobs")
+    released = _In("released.json")
+
     def __init__(self, work: Work, key: str) -> None:
         self.key = key
         self.folder = work.runs / key
-        self.plan = self.folder / "plan.json"
-        self.inputs = self.folder / "inputs.json"
-        self.input_dir = self.folder / "in"
-        self.jobs = self.folder / "jobs"
-        self.released = self.folder / "released.json"
-        self.receipt = work.receipts / (key + ".json")
-        self.pin = work.pins / (key + ".json")
+        self._work = work
+
+    @property
+    def receipt(self) -> Path:
+        return self._work.receipts / (self.key + ".json")
+
+    @property
+    def pin(self) -> Path:
+        return self._work.pins / (self.key + ".json")
 
     def job(self, key: str) -> JobPaths:
         return JobPaths(self.jobs / names.job_key(key), key)

@@ -163,7 +163,7 @@ def test_a_daemon_that_hangs(daemon: PueueStand, on: Bench, monkeypatch: pytest.
         assert queue.list() == []
         monkeypatch.setattr(programs, "TIME_LIMIT_S", 0.5)
         os.kill(daemon.pid, signal.SIGSTOP)
-        for call in (queue.list, queue.check, lambda: queue.add(f"{RUN}.one-a1", "cpu", 0, 1)):
+        for call in (queue.list, opened(on).check, lambda: queue.add(f"{RUN}.one-a1", "cpu", 0, 1)):
             with pytest.raises(QueueProblem, match="did not answer"):
                 call()
         os.kill(daemon.pid, signal.SIGCONT)

@@ -19,6 +19,7 @@ import pytest
 
 from mqi.resources import packaged_config
 from mqi.sample import write_sample
+from tests import warm
 from tests.agent.system import PATIENCE, all_processes, kill
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,11 +95,8 @@ class Installation:
 
     def run(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run mqi; `code` is the exit code that is expected (None: any)."""
-        done = subprocess.run(
-            [sys.executable, "-m", "mqi", "--config", str(self.root / "mqi.yaml"), *arguments],
-            capture_output=True, text=True, encoding="utf-8", timeout=120, check=False,
-            stdin=subprocess.DEVNULL, env={**os.environ, **self.environment},
-        )  # fmt: skip
+        words = ["--config", str(self.root / "mqi.yaml"), *arguments]
+        done = warm.run(words, environment={**os.environ, **self.environment})
         assert code is None or done.returncode == code, (
             f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         )

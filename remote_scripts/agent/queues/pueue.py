@@ -120,7 +120,8 @@ class PueueQueue:
         return self._results.get(job_key, "")
 
     def check(self) -> None:
-        groups = self._existing = self._groups()
+        # A listing tells the groups too, and every program that is not started is time for the jobs.
+        groups = self._existing = self._existing or self._groups()
         for name, place in self._places.items():
             if name not in groups:
                 self._make_group(name, place.parallel)
