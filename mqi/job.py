@@ -123,6 +123,10 @@ def observe(job: Job, report: Mapping[str, Any] | None) -> Job:
     reason = ""
     if report.get("orphan"):
         reason = "its queue forgot it, but it is still running; mqi waits for it to end"
+    elif report.get("state") == "missing" and report.get("queue_id"):
+        reason = (
+            "ended without a result, though its queue still lists it; mqi waits until the queue has noticed"
+        )
     elif report.get("state") == "missing":
         reason = "not seen by its queue and without a result; mqi makes sure before it calls it lost"
     elif report.get("unknown"):

@@ -67,6 +67,7 @@ REPORTS = [
     ({"state": "running", "started_at": 5.0}, JobState.RUNNING, "", ""),
     ({"state": "running", "orphan": True}, JobState.RUNNING, "forgot it", "an orphan runs"),
     ({"state": "missing"}, JobState.RUNNING, "makes sure", "missing is not lost"),
+    ({"state": "missing", "queue_id": "7"}, JobState.RUNNING, "its queue still lists it", "nor what the queue shows and no process holds"),
     ({"state": "lost"}, JobState.LOST, "vanished", ""),
     ({"state": "queued", "unknown": True}, JobState.QUEUED, "does not answer", "silence is no answer"),
     ({"state": "cancelled"}, JobState.CANCELLED, "", "tombstoned before it started"),

@@ -1,4 +1,5 @@
-"""A computer of its own on this one: its processes, /run and boot are its own (Linux namespaces), its disk is ours.
+"""A computer of its own on this one: its processes, /run, boot and time since then are its own (Linux namespaces), its
+disk is ours.
 
 When its power goes, all that runs in it ends at the same moment without a word, and with it what lay in /run and in
 its temporary folder; what was on disk is there when it starts again, under another boot id.
@@ -36,14 +37,26 @@ while :; do sleep 3600; done
 TEMPORARY = "TMPDIR=/run/tmp XDG_RUNTIME_DIR=/run/user"
 
 
+NAMESPACES = ("--mount", "--pid")
+
+
 @functools.cache
 def why_not() -> str:
     """Why there can be no such computer here, or ''."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "a computer of its own needs root on Linux"
-    test = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "mount", "-t", "proc", "proc", "/proc"]
-    done = subprocess.run(test, capture_output=True, check=False)
-    return "this computer does not let us make another one" if done.returncode else ""
+    return "" if _can(*NAMESPACES) else "this computer does not let us make another one"
+
+
+@functools.cache
+def has_time() -> bool:
+    """Whether it can have a boot time of its own, too (Linux 5.9). Slurm knows by that that a node was restarted."""
+    return _can(*NAMESPACES, "--time")
+
+
+def _can(*namespaces: str) -> bool:
+    test = ["unshare", *namespaces, "--fork", "--kill-child", "mount", "-t", "proc", "proc", "/proc"]
+    return subprocess.run(test, capture_output=True, check=False).returncode == 0
 
 
 class Computer:
@@ -59,8 +72,10 @@ class Computer:
     def power_on(self) -> None:
         self._boot_id.write_text(f"{uuid.uuid4()}\n", encoding="ascii")
         shown = [word for file, place in self._files.items() for word in (str(file), place)]
+        up_s = int(float(Path("/proc/uptime").read_text().split()[0]))
+        since_now = ["--time", f"--boottime=-{up_s}", f"--monotonic=-{up_s}"] if has_time() else []
         self._switch = subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", INIT, "init", str(self._boot_id), *shown],
+            ["unshare", *NAMESPACES, *since_now, "--fork", "--kill-child", "sh", "-c", INIT, "init", str(self._boot_id), *shown],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         )  # fmt: skip
         assert self._switch.stdout is not None
@@ -77,7 +92,7 @@ class Computer:
     @property
     def inside(self) -> list[str]:
         """The words before a command that shall run in there."""
-        return ["nsenter", f"--target={self._init}", "--mount", "--pid", "--"]
+        return ["nsenter", f"--target={self._init}", *NAMESPACES, *(["--time"] if has_time() else []), "--"]
 
 
 @contextmanager

@@ -54,6 +54,9 @@ class Host:
         if isinstance(self.stand, SlurmStand):
             self.stand.inside = self.computer.inside
             self.stand.start_controller()
+            # Slurm calls a job lost when its node comes back without it, but not one that it saw within the last 20 s
+            # (BatchStartTimeout, MessageTimeout), and as that it counts what it has just recovered.
+            time.sleep(25)
             self.stand.start_node()
 
 
@@ -83,8 +86,7 @@ def test_a_host_that_is_restarted_while_jobs_run(host: Host) -> None:
     host.power_on()
     site.run("host", "release", "here")
     if host.stand.name == "slurm":
-        # It may run a job on another computer: only listings without it over two minutes, which Slurm begins with
-        # some minutes after it missed its node, say that it is lost.
+        # It may run a job on another computer: only listings without it over two minutes say that it is lost.
         site.cycle_until("completed", "failed", limit_s=600)
     else:
         site.run("sync")
