@@ -262,7 +262,17 @@ def _wheels(python: Path) -> list[Path]:
     shutil.rmtree(folder, ignore_errors=True)
     target = ["--platform", "win_amd64", "--python-version", "3.12", "--implementation", "cp"]
     # Without their dependencies, which are in the list: pip judges markers for the computer that it runs on.
-    command = [*_pip(python), *target, "--only-binary", ":all:", "--no-deps", "-d", str(folder), "-r", str(PACKAGES)]
+    command = [
+        *_pip(python),
+        *target,
+        "--only-binary",
+        ":all:",
+        "--no-deps",
+        "-d",
+        str(folder),
+        "-r",
+        str(PACKAGES),
+    ]
     if subprocess.run(command, cwd=ROOT, check=False).returncode:
         sys.exit(
             "the packages for Windows cannot be downloaded: is the package index reachable? If it no longer has a "

@@ -48,7 +48,14 @@ def main() -> int:
         oldest = project["project"]["requires-python"].removeprefix(">=")
         everywhere = ["pyproject.toml", "--extra", "dev", "--universal", "--python-version", oldest]
         _resolve(python, everywhere, build, CONSTRAINTS)
-        wine = ["--python-platform", "x86_64-pc-windows-msvc", "--python-version", "3.12", "--only-binary", ":all:"]
+        wine = [
+            "--python-platform",
+            "x86_64-pc-windows-msvc",
+            "--python-version",
+            "3.12",
+            "--only-binary",
+            ":all:",
+        ]
         _resolve(python, wine, wanted_packages(), PACKAGES)
     return 0
 
