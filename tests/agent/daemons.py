@@ -216,6 +216,8 @@ JobCompLoc={folder}/log/jobcomp.log
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerType=sched/backfill
+# It waits seconds for more jobs before it looks at any, and half a minute between two looks.
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
 KillWait=2
 GresTypes=gpu
 NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=500 Gres=gpu:2 State=UNKNOWN
