@@ -20,7 +20,7 @@ CRITERIA = Criteria()
 
 # Fractions of the DTA that pymedphys steps by, and the gamma from which on a point is not searched again. (Measured:
 # no point came to pass by half the step from more than 1.009, 1.005 and 1.003.)
-STAGES = ((10, 1.03), (20, 1.02), (40, 1.01), (80, 1.005))
+STAGES = ((10, 1.03), (20, 1.015), (40, 1.007), (80, 1.003))
 
 
 def by_pymedphys(
@@ -84,8 +84,8 @@ def resampled_pair(count: int) -> tuple[DoseGrid, DoseGrid]:
 
 
 def real_pair(data: Path) -> tuple[DoseGrid, DoseGrid]:
-    """plan06's dose against itself, moved, scaled and noisy."""
-    reference = real_dose(data)
+    """plan06's dose in six planes against itself, moved, scaled and noisy."""
+    reference = real_dose(data, planes=6)
     return reference, shifted(reference, (1.0, 1.3, -0.7), scale=1.015, noise=0.01)
 
 
@@ -116,11 +116,11 @@ def test_agrees_with_pymedphys(pair: Any, local: bool) -> None:
 @pytest.mark.parametrize("local", [False, True], ids=["global", "local"])
 @pytest.mark.parametrize("name", ["noisy", "resampled", "real"])
 def test_passes_the_points_that_pymedphys_passes(name: str, local: bool, request: pytest.FixtureRequest) -> None:
-    """Within 0.1 percentage points of pymedphys, as it converges; on 18,556, 18,556 and 98,703 points."""
+    """Within 0.1 percentage points of pymedphys, as it converges; on 7,056, 7,056 and 11,000 points."""
     if name == "real":
         reference, evaluated = real_pair(request.getfixturevalue("real_data"))
     else:
-        reference, evaluated = {"noisy": noisy_pair, "resampled": resampled_pair}[name](40)
+        reference, evaluated = {"noisy": noisy_pair, "resampled": resampled_pair}[name](28)
     criteria = replace(CRITERIA, local=local)
     points = above_threshold(reference, criteria)
     index = gamma(reference, evaluated, criteria).index
