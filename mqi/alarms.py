@@ -145,9 +145,17 @@ def _clock(row: HostRow) -> str:
 
 
 def notices(
-    hosts: Sequence[HostRow], database_older_since: float | None, now: float, zone: ZoneInfo
+    hosts: Sequence[HostRow],
+    database_older_since: float | None,
+    now: float,
+    zone: ZoneInfo,
+    *,
+    moved: tuple[str, float] | None = None,
 ) -> list[str]:
-    """What explains today's events and needs nobody: a host that was restarted, a database that was put back."""
+    """What explains today's events and needs nobody: a host that was restarted, a database that was put back.
+
+    `moved`: the computer that used this database before this one does, and since when that is so.
+    """
     lines = [
         f"host {row.name} was restarted (seen at {clock(row.restarted_at, now, zone)}): jobs that this ended are "
         "started again as new attempts"
@@ -158,5 +166,10 @@ def notices(
         lines.append(
             f"a database older than the one used last was put back (seen at {clock(database_older_since, now, zone)}): "
             "the hosts are asked which runs they hold, and nothing is computed twice"
+        )
+    if moved is not None and now - moved[1] < NOTICED_S:
+        lines.append(
+            f"this installation was used on the computer {moved[0]} before (seen at {clock(moved[1], now, zone)}): "
+            "if mqi still runs there, stop it (mqi schedule remove), for each would undo what operators do on the other"
         )
     return lines

@@ -162,7 +162,7 @@ def _check_queues(values: Values, reading: Reading, *, windows: bool = os.name =
             reading.wrong((*place, "type"), "on Windows the only queue is `local`")
         for name, default in (("pueue", Pueue()), ("slurm", Slurm())):
             given = queue.get(name)
-            if wanted not in (None, name) and isinstance(given, dict) and given != vars(default):
+            if wanted not in (None, name) and isinstance(given, dict) and given != default._asdict():
                 reading.wrong((*place, name), f"means nothing with `type: {wanted}`")
         pueue = queue.get("pueue")
         per_gpu = wanted == "pueue" and isinstance(pueue, dict) and pueue.get("group_per_gpu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any
 
 from yaml.nodes import MappingNode, Node, SequenceNode
@@ -149,7 +149,7 @@ class Entry:
 
 
 class Table:
-    """A group of known keys. Defaults come from the dataclass `target` that it becomes, if any."""
+    """A group of known keys. Defaults come from the named tuple or dataclass `target` that it becomes, if any."""
 
     def __init__(self, *entries: Entry, target: type | None = None) -> None:
         self.entries = {entry.name: entry for entry in entries}
@@ -228,6 +228,8 @@ class Table:
 
 
 def _defaults(target: type) -> dict[str, Any]:
+    if not is_dataclass(target):
+        return dict(vars(target)["_field_defaults"])  # a named tuple
     defaults = {}
     for one in fields(target):
         if one.default is not MISSING:

@@ -96,11 +96,12 @@ class Database:
                 self._depth += 1
                 try:
                     yield self.connection
-                except BaseException:
-                    self.connection.execute("ROLLBACK")
-                    raise
-                else:
                     self.connection.execute("COMMIT")
+                except BaseException:
+                    # When the disk is full SQLite has rolled back by itself, and says no to a second time.
+                    if self.connection.in_transaction:
+                        self.connection.execute("ROLLBACK")
+                    raise
                 finally:
                     self._depth -= 1
             finally:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from mqi.errors import AuthenticationProblem, ConfigurationProblem, HostRefused, HostUnreachable, MqiError
@@ -28,8 +27,7 @@ def trouble_of(error: MqiError) -> str:
     return next((word for kind, word in kinds.items() if isinstance(error, kind)), TROUBLE)
 
 
-@dataclass(frozen=True)
-class HostState:
+class HostState(NamedTuple):
     """`word`: one of those above; `why`: the sentence, or ''. `until`: Unix seconds at which mqi looks
     again by itself. `usable`: new cases may be sent there."""
 

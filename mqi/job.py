@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from mqi.workflow import JobPlan, Workflow
@@ -53,8 +52,7 @@ def parse_job_key(key: str) -> tuple[str, str, int | None, int]:
     return match["run"], match["step"], None if beam is None else int(beam), int(match["attempt"])
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One row of `jobs`. Times are Unix seconds by the host's clock; `progress` is a fraction 0..1."""
 
     job_key: str
@@ -106,8 +104,7 @@ def observe(job: Job, report: Mapping[str, Any] | None) -> Job:
     """
     if report is None or job.state in (JobState.DONE, JobState.FAILED, JobState.CANCELLED):
         return job
-    known = replace(
-        job,
+    known = job._replace(
         group=str(report.get("group") or job.group),
         gpu=str(report.get("gpu") or job.gpu),
         queue_id=str(report.get("queue_id") or job.queue_id),
@@ -120,7 +117,7 @@ def observe(job: Job, report: Mapping[str, Any] | None) -> Job:
         reason = "it vanished from the host without a result (killed, or the host restarted)"
         if report.get("fate"):
             reason += f"; its queue says: {str(report['fate'])[:200]}"
-        return replace(known, state=state, reason=reason)
+        return known._replace(state=state, reason=reason)
     progress = report.get("progress") or {}
     fraction = _number(progress.get("fraction"), 0.0) or 0.0
     reason = ""
@@ -130,8 +127,7 @@ def observe(job: Job, report: Mapping[str, Any] | None) -> Job:
         reason = "not seen by its queue and without a result; mqi makes sure before it calls it lost"
     elif report.get("unknown"):
         reason = "the host's queue does not answer"
-    return replace(
-        known,
+    return known._replace(
         state=state,
         reason=reason,
         progress=max(job.progress, min(1.0, max(0.0, fraction))),
@@ -143,8 +139,7 @@ def _ended(job: Job, exit_: Mapping[str, Any]) -> Job:
     kind = str(exit_.get("kind", "failed"))
     states = {"ok": JobState.DONE, "cancelled": JobState.CANCELLED}
     state = states.get(kind, JobState.FAILED)
-    return replace(
-        job,
+    return job._replace(
         state=state,
         exit_kind=kind,
         exit_code=int(_number(exit_.get("code"), -1.0) or 0),
@@ -210,8 +205,7 @@ def good_of_all(jobs: Sequence[Job], step: str) -> tuple[int, int]:
     return sum(job.state is JobState.DONE for job in own), len(own)
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """What a retry does with one job: keep the good attempt, or run attempt `attempt`."""
 
     plan: JobPlan

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mqi.errors import ConfigurationProblem
 from mqi.job import Choice, Job, JobState, choose_attempts, job_key, observe, parse_job_key
@@ -16,8 +15,7 @@ from mqi.rows import Case
 from mqi.workflow import JobPlan, Step, Workflow, expand
 
 
-@dataclass(frozen=True)
-class Attachment:
+class Attachment(NamedTuple):
     """A configuration file (a machine model, say) that travels with the jobs of a step."""
 
     name: str
@@ -54,8 +52,7 @@ def digest_of_scripts(folder: Path, step: Step) -> str:
     return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class Frozen:
+class Frozen(NamedTuple):
     """What `begin` freezes: the plan for the host, its jobs, and what each job is for."""
 
     plan: dict[str, Any]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from mqi.rows import Case
 from mqi.settings import Group
@@ -15,8 +14,7 @@ def backoff_s(failures: int, first_s: float, max_s: float) -> float:
     return min(max_s, first_s * 2.0 ** min(max(failures, 1) - 1, 30))
 
 
-@dataclass(frozen=True)
-class GroupView:
+class GroupView(NamedTuple):
     """A group of a host's queue as the choice of submissions sees it.
 
     `slots`: jobs that may run at once now; `load`: jobs of cases on their way there or there that have not
@@ -34,18 +32,16 @@ class GroupView:
         return self.limit is not None and self.load > 0 and self.load + jobs > self.limit
 
 
-@dataclass(frozen=True)
-class HostView:
+class HostView(NamedTuple):
     """A host as the choice of submissions sees it. `obstacle`: why nothing may be sent there now, or ''."""
 
     name: str
     free: int  # cases that may still be sent there
     obstacle: str = ""
-    groups: Mapping[str, GroupView] = field(default_factory=dict)
+    groups: Mapping[str, GroupView] = {}
 
 
-@dataclass(frozen=True)
-class Placement:
+class Placement(NamedTuple):
     """Where a case goes now (`host`), or why it does not go (`reason`)."""
 
     case: Case
@@ -104,9 +100,9 @@ def _preference(
 
 def _with_case(host: HostView, jobs: Mapping[str, int]) -> HostView:
     groups = {
-        name: replace(group, load=group.load + jobs.get(name, 0)) for name, group in host.groups.items()
+        name: group._replace(load=group.load + jobs.get(name, 0)) for name, group in host.groups.items()
     }
-    return replace(host, free=host.free - 1, groups=groups)
+    return host._replace(free=host.free - 1, groups=groups)
 
 
 def _obstacle(host: HostView, jobs: Mapping[str, int]) -> str:

@@ -14,9 +14,8 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mqi.errors import DiskProblem
 from mqi.names import unique_names
@@ -27,8 +26,7 @@ LATEST = "latest.json"
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(NamedTuple):
     """One output of a job as the host declares it; `path` is posix, relative to the job's out folder."""
 
     job_key: str

@@ -1,18 +1,16 @@
-"""Rows of the database as frozen values."""
+"""Rows of the database as frozen values. Named tuples: `settings` says why."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mqi.case import UNPROMISED, State
 from mqi.job import Job, JobState
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """One row of `cases`; see schema.sql for the meaning of each column. Times are Unix seconds."""
 
     case_id: int
@@ -125,7 +123,7 @@ class Case:
 
 def case_from(row: sqlite3.Row) -> Case:
     """The value for one row of `SELECT * FROM cases`."""
-    values = {key: row[key] for key in Case.__dataclass_fields__}
+    values = {key: row[key] for key in Case._fields}
     values["status"] = State(row["status"])
     values["needs_operator"] = bool(row["needs_operator"])
     values["held"] = bool(row["held"])
@@ -134,12 +132,11 @@ def case_from(row: sqlite3.Row) -> Case:
 
 def job_from(row: sqlite3.Row) -> Job:
     """The value for one row of `SELECT * FROM jobs`."""
-    values = {key: row[key] for key in Job.__dataclass_fields__ if key != "group"}
+    values = {key: row[key] for key in Job._fields if key != "group"}
     return Job(**{**values, "state": JobState(row["state"]), "group": row["group_name"]})
 
 
-@dataclass(frozen=True)
-class EventRow:
+class EventRow(NamedTuple):
     """One row of `events`."""
 
     event_id: int
@@ -152,8 +149,7 @@ class EventRow:
     actor: str
 
 
-@dataclass(frozen=True)
-class HostRow:
+class HostRow(NamedTuple):
     """What this side knows of a host; `probe` is the agent's JSON of its last answer."""
 
     name: str

@@ -1,13 +1,15 @@
 """The settings of one installation, as frozen values. `config.py` reads them from mqi.yaml.
 
-Times are seconds (float), sizes are bytes (int), unless a name says otherwise.
+Times are seconds (float), sizes are bytes (int), unless a name says otherwise. Named tuples, as the rows are:
+making a frozen dataclass takes six times as long, and every command makes all of them when it starts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 # Names that copying programs use while they write. A file or folder that matches one is not there yet.
@@ -18,8 +20,7 @@ TEMPORARY_NAMES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class WatchFolder:
+class WatchFolder(NamedTuple):
     """A folder in which case folders appear; `room` is its label and unique among the watch folders."""
 
     path: Path
@@ -49,8 +50,7 @@ class WatchFolder:
     ptn_room: str | None = None
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """A queue's group: at most `slots` jobs at once. `gpus`: "none", "auto" (ask nvidia-smi) or UUIDs."""
 
     name: str
@@ -62,8 +62,7 @@ class Group:
     options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Pueue:
+class Pueue(NamedTuple):
     """How Pueue is reached on a host. Paths are the host's; "" is Pueue's own default."""
 
     program: str = "pueue"
@@ -73,8 +72,7 @@ class Pueue:
     group_per_gpu: bool = False
 
 
-@dataclass(frozen=True)
-class Slurm:
+class Slurm(NamedTuple):
     """How Slurm is reached on a host, and what every job asks of it. "" leaves the choice to Slurm."""
 
     bin: str = ""
@@ -86,19 +84,17 @@ class Slurm:
     options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Queue:
+class Queue(NamedTuple):
     """Which queue runs the jobs on a host. `max_queued`: jobs in one group's queue that have not started."""
 
     type: str = "local"
     groups: tuple[Group, ...] = (Group("cpu", slots=2), Group("gpu", slots=1))
     max_queued: int = 4
-    pueue: Pueue = field(default_factory=Pueue)
-    slurm: Slurm = field(default_factory=Slurm)
+    pueue: Pueue = Pueue()
+    slurm: Slurm = Slurm()
 
 
-@dataclass(frozen=True)
-class GpuRules:
+class GpuRules(NamedTuple):
     """When a job must not get a GPU that its group has."""
 
     # More of its memory than this in use, and by no job of ours: somebody else works there.
@@ -139,8 +135,7 @@ class Ssh(SshLogin):
     keepalive_s: float = 15.0
 
 
-@dataclass(frozen=True)
-class HostSettings:
+class HostSettings(NamedTuple):
     """An execution host. `type` "local" is this machine; `work_dir` and `python` are paths on the host."""
 
     name: str
@@ -148,8 +143,8 @@ class HostSettings:
     work_dir: str = ""
     # Runs the steps. The agent itself needs only the standard library.
     python: str = ""
-    queue: Queue = field(default_factory=Queue)
-    gpu_rules: GpuRules = field(default_factory=GpuRules)
+    queue: Queue = Queue()
+    gpu_rules: GpuRules = GpuRules()
     # Cases that may be on their way there at once (submitting, queued, running).
     max_cases: int = 20
     # Uploads stop while less than this is free on the host's work disk.
@@ -158,13 +153,12 @@ class HostSettings:
     timeout_s: float = 120.0
     # Data moves at most this fast, each way, in bytes a second; None: as fast as it goes.
     bandwidth: int | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = {}
     # For `type` "ssh".
     ssh: Ssh | None = None
 
 
-@dataclass(frozen=True)
-class Paths:
+class Paths(NamedTuple):
     """Where this side keeps things. All absolute."""
 
     database: Path
@@ -180,28 +174,24 @@ class Paths:
         return self.installation.with_suffix(".events")
 
 
-@dataclass(frozen=True)
-class Logging:
+class Logging(NamedTuple):
     format: str = "text"  # or "json": one object per line
     level: str = "INFO"
     keep_days: int = 30
     max_bytes: int = 10 * 2**20
 
 
-@dataclass(frozen=True)
-class Transfer:
+class Transfer(NamedTuple):
     # One command moves data for at most this long, then lets the rest of the cycle happen.
     budget_s: float = 300.0
     min_free_bytes: int = 2 * 2**30  # on the results disk
 
 
-@dataclass(frozen=True)
-class Retention:
+class Retention(NamedTuple):
     host_runs_s: float = 14 * 86400.0  # a released run stays on the host this long
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(NamedTuple):
     interval_s: float = 60.0  # how often the scheduler runs `mqi cycle`
     lock_stall_s: float = 1800.0  # a step lock without progress for this long is an error (76)
     database_wait_s: float = 10.0
@@ -214,8 +204,7 @@ class Timing:
     full_look_s: float = 3600.0
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     source: Path
     timezone: ZoneInfo
     paths: Paths
@@ -223,10 +212,10 @@ class Settings:
     hosts: tuple[HostSettings, ...]
     # Workflow name -> its YAML file (packaged or the site's own).
     workflows: Mapping[str, Path]
-    logging: Logging = field(default_factory=Logging)
-    transfer: Transfer = field(default_factory=Transfer)
-    retention: Retention = field(default_factory=Retention)
-    timing: Timing = field(default_factory=Timing)
+    logging: Logging = Logging()
+    transfer: Transfer = Transfer()
+    retention: Retention = Retention()
+    timing: Timing = Timing()
     # Folders whose files a workflow step may name in `files:` (machine models and the like).
     config_dir: Path = Path()
 

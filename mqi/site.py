@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from mqi.age import notice_older_database
@@ -15,6 +14,7 @@ from mqi.errors import HOST_ERRORS, ConfigurationProblem, DiskProblem, HostRefus
 from mqi.host.base import Answer, Blob, DownloadOutcome, Host, RemoteFile, UploadOutcome
 from mqi.host_state import host_state, trouble_of
 from mqi.installation import name_at, times_lost
+from mqi.moved import notice_other_computer
 from mqi.policy import backoff_s, resource_rows
 from mqi.rows import Case
 from mqi.settings import HostSettings, Settings
@@ -49,6 +49,7 @@ class Site:
         self._kept: dict[Hashable, Any] = {}
         self._data_deadline: float | None = None
         notice_older_database(store, settings.paths.newest_event)
+        notice_other_computer(store)
 
     def close(self) -> None:
         """Close every connection and the database."""
@@ -227,7 +228,7 @@ class Site:
             if fresh:
                 rows = resource_rows(answer.probe, self._case_of, self.now(), answer.clock_skew_s)
                 self.store.put_resources(name, rows)
-        return replace(answer, fresh=fresh)
+        return answer._replace(fresh=fresh)
 
     # --- a host that answers, and fails all the same ---------------------------------------------------
 

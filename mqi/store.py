@@ -211,7 +211,7 @@ class Store(HostRows):
 
     def put_jobs(self, jobs: Iterable[Job]) -> None:
         """Insert or replace jobs by their key, keeping their place in the order."""
-        fields = list(Job.__dataclass_fields__)
+        fields = list(Job._fields)
         names = ["group_name" if name == "group" else name for name in fields]
         updates = ", ".join(f"{name} = excluded.{name}" for name in names if name != "job_key")
         sql = (

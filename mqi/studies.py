@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mqi.case import SETTLED, UNPROMISED
 from mqi.rows import Case, case_from
@@ -13,8 +13,7 @@ from mqi.store import Store
 _OLD_S = 7 * 86400.0
 
 
-@dataclass(frozen=True)
-class StudyRow:
+class StudyRow(NamedTuple):
     """One row of `studies`; see schema_2.sql."""
 
     room: str
@@ -45,7 +44,7 @@ def put_study(store: Store, row: StudyRow) -> None:
 
 def fractions(store: Store, room: str, path: str) -> list[Case]:
     """Every row of a study, the revisions of a fraction in order, without the frozen plans (they are large)."""
-    columns = ", ".join("NULL AS plan" if name == "plan" else name for name in Case.__dataclass_fields__)
+    columns = ", ".join("NULL AS plan" if name == "plan" else name for name in Case._fields)
     rows = store.database.read(
         f"SELECT {columns} FROM cases WHERE room = ? AND path = ? ORDER BY fraction, revision", (room, path)
     )

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mqi.render import one_line
 from mqi.results import PROVENANCE, read_json
@@ -28,8 +27,7 @@ _MAX_BYTES = 4 << 20
 _MAX_REASON = 600
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """One of WORDS, and why in one line of printable text."""
 
     word: str

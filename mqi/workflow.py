@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mqi.config_table import Entry, Many, Table
 from mqi.errors import ConfigurationProblem
@@ -24,8 +23,7 @@ from mqi.yaml_reading import Mistake, Reading, parse
 _AGENT = "agent/"
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One step. `run` is the command with placeholders, which are filled in on the host."""
 
     name: str
@@ -39,7 +37,7 @@ class Step:
     fetch: tuple[str, ...] = ("*",)  # globs; what matches is brought here
     transient_exit_codes: frozenset[int] = frozenset()
     max_attempts: int = 3
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = {}
     files: tuple[str, ...] = ()  # below the configuration's folder; may contain {room}
     scripts: tuple[str, ...] = ("*",)  # globs below remote_scripts
 
@@ -58,8 +56,7 @@ class Step:
         return tuple(name.replace("{room}", room) for name in self.files)
 
 
-@dataclass(frozen=True)
-class Workflow:
+class Workflow(NamedTuple):
     """Steps in topological order: each comes after those that it needs."""
 
     name: str
@@ -77,8 +74,7 @@ class Workflow:
         return next((step for step in self.steps if step.name == name), None)
 
 
-@dataclass(frozen=True)
-class JobPlan:
+class JobPlan(NamedTuple):
     """A job to be: which step, for which beam (None: the whole case), after which (step, beam)."""
 
     step: str

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -48,8 +47,7 @@ class Ambiguous(ValueError):
     """A plain scalar that YAML programs read differently; the text says what to write."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Mistake:
+class Mistake(NamedTuple):
     """One thing to correct. `line` counts from 1; 0 is the file as a whole."""
 
     file: str
@@ -62,15 +60,17 @@ class Mistake:
         return f"{where}: {self.key}: {self.message}" if self.key else f"{where}: {self.message}"
 
 
-@dataclass(slots=True)
 class Reading:
-    """One file being read: where its values stand, and the mistakes met so far."""
+    """One file being read: where its values stand, and the mistakes met so far.
 
-    file: Path
-    # None: `${VAR}` is ordinary text in this file.
-    environ: Mapping[str, str] | None = None
-    mistakes: list[Mistake] = field(default_factory=list)
-    lines: dict[Key, int] = field(default_factory=dict)
+    Without `environ`, `${VAR}` is ordinary text in this file.
+    """
+
+    def __init__(self, file: Path, environ: Mapping[str, str] | None = None) -> None:
+        self.file = file
+        self.environ = environ
+        self.mistakes: list[Mistake] = []
+        self.lines: dict[Key, int] = {}
 
     @property
     def folder(self) -> Path:

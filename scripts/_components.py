@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from _pueue import ensure_pueue
@@ -24,6 +25,13 @@ PROGRAMS = {
     "slurmctld": "slurmctld",
     "slurmd": "slurmd",
     "sbatch": "slurm-client",
+    "faketime": "faketime",
+}
+# Slurm's accounting: for the slow proofs.
+ACCOUNTING = {
+    "mariadbd": "mariadb-server-core",
+    "my_print_defaults": "mariadb-client-core",
+    "slurmdbd": "slurmdbd",
 }
 
 
@@ -53,16 +61,16 @@ def install_components(*, slow: bool) -> None:
     """Install what is missing, or say what is and that its tests are skipped."""
     if os.name == "nt":
         return
-    _install_packages()
+    _install_packages({**PROGRAMS, **(ACCOUNTING if slow else {})})
     ensure_pueue(slow=slow)
 
 
-def _install_packages() -> None:
+def _install_packages(programs: Mapping[str, str]) -> None:
     path = os.pathsep.join(
         (os.environ.get("PATH", ""), "/usr/sbin")
     )  # where daemons are, and users do not look
     missing = sorted(
-        {package for program, package in PROGRAMS.items() if shutil.which(program, path=path) is None}
+        {package for program, package in programs.items() if shutil.which(program, path=path) is None}
     )
     if not missing:
         return

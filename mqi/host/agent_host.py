@@ -6,7 +6,6 @@ One process per request: nothing on the host remembers a connection, so a connec
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import secrets
 import time
 from abc import ABC, abstractmethod
@@ -213,9 +212,9 @@ class AgentHost(ABC):
         ]
         own: dict[str, Any] = {}
         if queue.type == "pueue":
-            own["pueue"] = dataclasses.asdict(queue.pueue)
+            own["pueue"] = queue.pueue._asdict()
         elif queue.type == "slurm":
-            own["slurm"] = {**dataclasses.asdict(queue.slurm), "options": list(queue.slurm.options)}
+            own["slurm"] = {**queue.slurm._asdict(), "options": list(queue.slurm.options)}
         return {
             "queue": {"type": queue.type, "groups": groups, "max_queued": queue.max_queued, **own},
             "python": self.settings.python,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from mqi.settings import HostSettings
 
@@ -13,8 +12,7 @@ from mqi.settings import HostSettings
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """A host's answer to one request. Times are Unix seconds; `host_now` is the host's clock and
     `clock_skew_s` how far it is ahead of ours. `seq` grows with every answer of one work directory."""
 
@@ -31,8 +29,7 @@ class Answer:
     fresh: bool = True
 
 
-@dataclass(frozen=True)
-class Blob:
+class Blob(NamedTuple):
     """A local file to send, known by its content. `size` in bytes."""
 
     sha256: str
@@ -40,16 +37,14 @@ class Blob:
     path: Path
 
 
-@dataclass(frozen=True)
-class Wheel:
+class Wheel(NamedTuple):
     """A Python package in a local file: the file's name, and its bytes."""
 
     name: str
     blob: Blob
 
 
-@dataclass(frozen=True)
-class RemoteFile:
+class RemoteFile(NamedTuple):
     """An output of a job, and the local file that it becomes (final name; its folder need not exist)."""
 
     job_key: str
@@ -59,8 +54,7 @@ class RemoteFile:
     target: Path
 
 
-@dataclass(frozen=True)
-class UploadOutcome:
+class UploadOutcome(NamedTuple):
     """What became of an upload. `stored`, `changed`: digests; `unreadable`, `rejected`: (digest, why).
 
     changed: the local file has other bytes than its digest says. paused: the deadline came first; what is
@@ -74,8 +68,7 @@ class UploadOutcome:
     paused: bool = False
 
 
-@dataclass(frozen=True)
-class DownloadOutcome:
+class DownloadOutcome(NamedTuple):
     """What became of a download. A `failed` file has left nothing behind under its target's name."""
 
     done: tuple[RemoteFile, ...] = ()

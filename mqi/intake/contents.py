@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mqi.intake.delivery import is_delivery
 from mqi.intake.files import kind_of, reason_of
@@ -24,8 +25,7 @@ _WINDOWS_NAME = "has a name that Windows programs cannot open; rename it"
 _SPECIAL = "is a pipe, socket or device and not a file; remove it"
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(NamedTuple):
     """A watch folder's settings, ready for matching names."""
 
     ignore: re.Pattern[str]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from enum import Enum, auto
-from typing import Any
+from typing import Any, NamedTuple
 
 from mqi.case import State
 from mqi.intake.judge import first_seen, judge
@@ -27,10 +27,9 @@ class Look(Enum):
     LOOK_AGAIN = auto()  # a row that mqi had superseded stands for something again
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     look: Look
-    columns: dict[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Any] = {}
 
 
 def decide(

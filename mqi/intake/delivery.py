@@ -15,8 +15,8 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from mqi.errors import IntakeProblem
@@ -31,8 +31,7 @@ _INFO, _RANGES = "planinfo.txt", ("planrange.txt", "planrange.csv")
 _AGAIN = "Copy the delivery folder {} again."
 
 
-@dataclass(frozen=True)
-class PlanInfo:
+class PlanInfo(NamedTuple):
     """What PlanInfo.txt says of a delivery. Layers are numbered from 1."""
 
     patient_id: str
@@ -43,8 +42,7 @@ class PlanInfo:
     stop_layer: int
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """What lies in one delivery folder. With `problem` the rest says little; `lacking` is not there (yet)."""
 
     name: str

@@ -11,24 +11,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from mqi.intake.delivery import Record
 from mqi.intake.plan import PlanBeam, PlanFacts
 from mqi.intake.unit import shown
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """Deliveries about which something was promised: a fraction that was submitted, or skipped."""
 
     fraction: str
     deliveries: frozenset[str]
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """One fraction: the deliveries that belong to it, in the order of their times.
 
     `fraction` is its label: that of the claim it continues, else its first delivery. `contested`: it lies
@@ -100,8 +98,7 @@ class Standing(StrEnum):
     ANOMALOUS = "anomalous"  # contradicts the plan or itself
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """`reason`: for COMPLETE empty, for PARTIAL what is missing, else what is wrong. `beams`: those that were
     delivered, wholly or in part, by number. `whole` of `planned` treatment beams were delivered wholly."""
 

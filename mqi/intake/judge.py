@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mqi.intake.unit import Unit, name_pattern, snapshot_digest
 from mqi.settings import WatchFolder
@@ -11,8 +11,7 @@ from mqi.settings import WatchFolder
 __all__ = ["Judgement", "first_seen", "judge", "snapshot_digest"]
 
 
-@dataclass(frozen=True)
-class Judgement:
+class Judgement(NamedTuple):
     """`reason` says in plain words why the unit is not complete yet; it is empty once it is.
 
     `next_look_s` seconds from now another look may say something else by itself; None when that takes

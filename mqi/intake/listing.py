@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mqi.errors import DiskProblem
 from mqi.intake.contents import MAX_ENTRIES, Contents, Rules, contents_of, names_in, sorted_out
@@ -27,8 +27,7 @@ _NOTHING_SETTLED: Mapping[str, tuple[tuple[str, int], ...]] = {}
 _NOTHING_KNOWN: Mapping[str, Mapping[str, int]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """A folder that was seen: `path` posix below the watch folder, `folder` as the system wants it."""
 
     path: str

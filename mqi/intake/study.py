@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mqi.intake.delivery import is_delivery
 from mqi.intake.judge import Judgement, count
@@ -15,8 +15,7 @@ from mqi.settings import WatchFolder
 _RECORDS = name_pattern(("*.ptn", "PlanInfo.txt"))
 
 
-@dataclass(frozen=True)
-class Study:
+class Study(NamedTuple):
     """`top`: the files outside the deliveries. `deliveries`: name -> its files; paths relative to the study.
 
     `stamps`: delivery -> mtime_ns of its folder. The files of those in `unit.unopened` are not listed.
@@ -51,8 +50,7 @@ class Study:
         )
 
 
-@dataclass(frozen=True)
-class Stamp:
+class Stamp(NamedTuple):
     """What is recorded of one delivery: its folder's time and the digest of its listing."""
 
     name: str

@@ -7,10 +7,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 # Names that stay for ever beside finished files: desktops, editors and earlier receivers put them there.
 # Where `ignore` matches one it is passed over, but it does not hold the case back as a name that a
@@ -20,8 +19,7 @@ LASTING_NAMES = (".DS_Store", "Thumbs.db", "desktop.ini", "*~", "~$*", "*.backup
 SHOWN_LENGTH = 100
 
 
-@dataclass(frozen=True)
-class FileStat:
+class FileStat(NamedTuple):
     """One file of a unit: `path` is posix and relative to the unit, `size` bytes, `file_id` from st_ino."""
 
     path: str
@@ -30,8 +28,7 @@ class FileStat:
     file_id: int
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(NamedTuple):
     """One folder that is, or may become, a case."""
 
     path: str  # posix, relative to the watch folder; always valid UTF-8
@@ -53,8 +50,7 @@ class Unit:
     unopened: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class WatchListing:
+class WatchListing(NamedTuple):
     """All units of one watch folder, by path. With `problem` nothing is known about any of them."""
 
     units: tuple[Unit, ...]

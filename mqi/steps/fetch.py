@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +135,7 @@ def _keep_logs(part: Path, jobs: Sequence[Job], logs: Mapping[str, str]) -> None
 
 def _with_logs_at_home(jobs: Sequence[Job], final: Path) -> list[Job]:
     paths = {job: final / LOGS / log_name(job) for job in jobs}
-    return [replace(job, log_path=str(path)) for job, path in paths.items() if path.is_file()]
+    return [job._replace(log_path=str(path)) for job, path in paths.items() if path.is_file()]
 
 
 def log_name(job: Job) -> str:

@@ -6,9 +6,8 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mqi.case import Event
 from mqi.intake.decide import Decision, Look
@@ -21,13 +20,12 @@ from mqi.store import StaleCase, Store
 log = logging.getLogger("mqi.scan")
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """A decision about a unit and its row. `identity`: the columns of a row that is added."""
 
     case: Case | None
     decision: Decision
-    identity: Mapping[str, Any] = field(default_factory=dict)
+    identity: Mapping[str, Any] = {}
 
 
 def record(store: Store, finding: Finding, report: StepReport) -> None:

@@ -8,7 +8,6 @@ go. Killed in between, the command is repeated, and finds less to do.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import Any
 
 from mqi.case import ON_HOST, Event, State
@@ -58,7 +57,7 @@ def _let_go(site: Site, case: Case) -> Case:
     """Nothing that the host has computed of this case can be had, or built upon, any more."""
     why = f"host {case.host} was declared lost"
     site.store.put_jobs(
-        replace(job, state=JobState.LOST, reason=why)
+        job._replace(state=JobState.LOST, reason=why)
         for job in site.store.jobs(case.case_id, all_attempts=True)
         if job.state not in ENDED
     )

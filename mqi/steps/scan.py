@@ -170,7 +170,9 @@ def _read_plan(site: Site, watch: WatchFolder, unit: Unit, case: Case, decision:
     writer = open_for_writing(unit.folder, unit.files)
     if writer is not None:
         reason = f"another program still has {writer} open for writing"
-        return Decision(Look.UPDATE, decision.columns | {"reason": reason, "hint": "wait until it is closed"})
+        return Decision(
+            Look.UPDATE, {**decision.columns, "reason": reason, "hint": "wait until it is closed"}
+        )
     try:
         facts = read_plan(unit.folder, unit.files)
     except IntakeProblem as problem:
@@ -181,7 +183,7 @@ def _read_plan(site: Site, watch: WatchFolder, unit: Unit, case: Case, decision:
             "needs_operator": 1,
             "judged_snapshot": decision.columns["snapshot"],
         }
-        return Decision(Look.UPDATE, decision.columns | columns)
+        return Decision(Look.UPDATE, {**decision.columns, **columns})
     columns = {
         "beams": dumps([[beam.number, beam.name] for beam in facts.beams]),
         "plan_uid": facts.sop_instance_uid,
@@ -192,7 +194,7 @@ def _read_plan(site: Site, watch: WatchFolder, unit: Unit, case: Case, decision:
         "hint": "",
         "needs_operator": 0,
     }
-    return Decision(Look.RECHECK, decision.columns | columns)
+    return Decision(Look.RECHECK, {**decision.columns, **columns})
 
 
 def _for_case(problem: IntakeProblem, case: Case) -> IntakeProblem:
@@ -208,7 +210,7 @@ def _compare(store: Store, unit: Unit, case: Case, decision: Decision) -> Decisi
     except (MqiError, OSError):
         return Decision(Look.NOTHING)  # it changes under our hands; the next scan looks again
     if text is not None and Manifest.from_json(text).entries == seen.entries:
-        return Decision(Look.UPDATE, decision.columns | {"folder_note": ""})
+        return Decision(Look.UPDATE, {**decision.columns, "folder_note": ""})
     return Decision(Look.REVISE, {"snapshot": decision.columns["snapshot"], "snapshot_at": store.now()})
 
 

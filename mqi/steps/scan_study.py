@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -127,8 +127,7 @@ class _Look:
     def study_row(self, at_rest: bool) -> StudyRow:
         """The row to keep. Only when nothing is open may later looks compare folder times alone."""
         plan = self.__dict__.get("plan")  # only if somebody has read it
-        row = replace(
-            self.before,
+        row = self.before._replace(
             top_snapshot=self.study.top_snapshot,
             top_since=self.top_since,
             plan_path=self.before.plan_path if plan is None else plan.path,
@@ -139,7 +138,7 @@ class _Look:
             return row
         old = {name for case in self.rows if is_old(case, self.now) for name in case.delivery_names}
         stamps = [stamp for stamp in self.study.unit.folders if stamp[0] not in old]
-        return replace(row, folders=dumps([list(stamp) for stamp in stamps]), looked_at=self.now)
+        return row._replace(folders=dumps([list(stamp) for stamp in stamps]), looked_at=self.now)
 
     def about_the_study(self, shown: Judgement | None) -> list[Finding]:
         row = self.newest.get("")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from mqi.case import Event, State
@@ -117,7 +116,7 @@ def _not_taken(site: Site, case: Case, plan: Mapping[str, Any], reason: str) -> 
     refused = [job for job in site.store.jobs(case.case_id) if job.job_key not in planned]
     with site.store.together():
         site.store.put_jobs(
-            replace(job, state=JobState.FAILED, exit_kind="refused", reason=words) for job in refused
+            job._replace(state=JobState.FAILED, exit_kind="refused", reason=words) for job in refused
         )
         # The serial that was refused is spent: the next wish is newer than both.
         site.store.note(
@@ -219,7 +218,7 @@ def _with_log(site: Site, case: Case, job: Job, told: Mapping[str, Any] | None) 
     if job.log_path or told is None or job.state not in STARTED:
         return job
     folder = site.host_settings(case.host).work_dir
-    return replace(job, log_path=f"{case.host}:{folder}/runs/{case.run_key}/jobs/{job.job_key}/log.txt")
+    return job._replace(log_path=f"{case.host}:{folder}/runs/{case.run_key}/jobs/{job.job_key}/log.txt")
 
 
 def _columns_from_jobs(site: Site, case: Case, jobs: Sequence[Job]) -> Case:

@@ -94,10 +94,9 @@ def note_job(
 
 def lift(work: Work, uuid: str) -> bool:
     """Ends a quarantine and forgets the failures; whether there was anything to forget."""
-    path = _record_file(work, uuid)
-    there = path.exists()
-    remove(path)
-    return there
+    record = record_of(work, uuid)
+    remove(_record_file(work, uuid))
+    return bool(record.get("failures") or record.get("until"))
 
 
 def _record_file(work: Work, uuid: str) -> Path:

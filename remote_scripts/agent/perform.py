@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -32,6 +33,8 @@ from agent.versions import python_of_steps
 from agent.work import JobPaths, RunPaths, Work
 
 _LOOK_EVERY_S = 0.2
+# With less than this nothing can be written that a job would call a result.
+_FULL_BYTES = 1 << 20
 
 
 class Failure(Exception):
@@ -74,6 +77,8 @@ def perform(
         kind, code, message = error.kind, error.code, str(error)
     except Exception as error:  # noqa: BLE001  # a job without an exit file would count as lost and run again
         kind, code, message = otherwise, 1, _system_sentence(error)
+    if kind not in ("ok", "cancelled") and _disk_is_full(paths.folder):
+        message += "; the host's work disk is full"  # what the command itself could not even write down
     return {
         "kind": kind,
         "code": code,
@@ -89,6 +94,13 @@ def _system_sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return "the host's system refused: %s" % error.strerror
     return "the agent failed (%s)" % type(error).__name__
+
+
+def _disk_is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(str(folder)).free < _FULL_BYTES
+    except OSError:
+        return False
 
 
 def _check_inputs(work: Work, run: RunPaths, stored: StoredPlan, job: Dict[str, Any]) -> None:

@@ -7,7 +7,9 @@ Definition: Low et al., Med Phys 25 (1998) 656. For a reference point with dose 
 with dD a share of the greatest reference dose (global) or of D_r itself (local). D_e is the evaluated dose,
 interpolated trilinearly; nothing is extrapolated beyond its grid. The minimum is sought on a lattice of DTA/10,
 and at the reference point itself: coarser lattices corrupt local gamma where the dose is steep (measured:
-DTA/5 loses 6 percentage points).
+DTA/5 loses 6 percentage points). From the best place, descents go on between the lattice's points: the definition
+knows no lattice. Programs that stop at DTA/10 let fewer points pass, and approach ours with finer steps
+(docs/dose-validation.md).
 
 The search, in the spirit of Wendling et al., Med Phys 34 (2007) 1647, goes outwards and stops early, by boxes
 instead of points. The evaluated grid is cut into boxes of at most DTA/2 (trilinear interpolation of a trilinear

@@ -7,7 +7,7 @@ qa.json:
      "criteria": in words, "parameters": {…},
      "beams": [{"number", "verdict", "reason", "gamma": {…} or null, "spot_check": verdict or null,
                 "uncertainty_percent": {"planned", "delivered"}, "generated_outside_percent": {…},
-                "mean_dose_ratio": delivered to planned, where planned is above half of its maximum}],
+                "mean_dose_ratio": delivered to planned, where their mean is above half of its maximum}],
      "planning": null (no RT Dose in the case) or {"verdict", "reason", "refused": [sentences],
                 "doses": [{"beam": number or null, "gamma", "mean_dose_ratio", "source": {…}}]},
      "sums": {"planned": {"file", "sop_instance_uid", "sha256"} …, "reason": why there is none, or ""}}
@@ -41,7 +41,7 @@ Told = Callable[[float, str], None]
 
 @dataclass(frozen=True)
 class Compared:
-    """One dose against another. `ratio`: mean of evaluated to reference, above half of the reference's maximum."""
+    """One dose against another. `ratio`: mean of evaluated to mean of reference, above half of the maximum."""
 
     reference: DoseGrid
     evaluated: DoseGrid
@@ -124,10 +124,12 @@ def compare(reference: DoseGrid, evaluated: DoseGrid, criteria: Criteria) -> Com
     """Gamma and mean dose ratio."""
     from .qa_figures import resample
 
-    high = reference.dose_gy >= 0.5 * float(reference.dose_gy.max())
-    there = resample(evaluated, reference.axes_mm())[high]
-    here = reference.dose_gy[high].astype(np.float64)
+    here = reference.dose_gy.astype(np.float64)
+    there = resample(evaluated, reference.axes_mm())
+    # Chosen by one of two noisy doses, the points would be those where its noise points upwards.
+    high = (here + there) / 2.0 if np.any(reference.sigma_gy) else here
     known = np.isfinite(there) & (here > 0.0)
+    known &= high >= 0.5 * float(np.max(high[known], initial=0.0))
     ratio = float(np.mean(there[known]) / np.mean(here[known])) if np.any(known) else float("nan")
     return Compared(reference, evaluated, gamma(reference, evaluated, criteria), ratio)
 

@@ -16,10 +16,14 @@ _COLOURS = ("#0b5fa5", "#c2410c", "#14743c", "#7c3aed", "#b45309", "#0e7490", "#
 Outlines = Mapping[str, Sequence[Any]]
 
 
-def _new(width: float, height: float) -> Any:
+def _new(width: float, height: float, **margins: float) -> Any:
+    """A figure of so many inches; `margins`: where its axes lie, as `Figure.subplots_adjust` takes them. All labels
+    are known, and to let matplotlib measure them (layout "constrained") takes longer than everything else."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=150, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
+    figure.subplots_adjust(**margins)
+    return figure
 
 
 def _png(figure: Any) -> bytes:
@@ -50,7 +54,7 @@ def slices(
     reference: DoseGrid, evaluated: DoseGrid, index: Any, names: Tuple[str, str], outlines: Outlines
 ) -> bytes:
     """Three planes through the centre of the dose: reference, evaluated, their difference, gamma."""
-    figure = _new(9.0, 6.6)
+    figure = _new(9.0, 7.2, left=0.075, right=0.985, top=0.965, bottom=0.12, wspace=0.22, hspace=0.25)
     grid = figure.subplots(3, 4)
     centre = centre_of(reference.dose_gy)
     highest = float(reference.dose_gy.max())
@@ -89,8 +93,11 @@ def slices(
             axes.set_xlabel(f"{letters[across]} (mm)", fontsize=7)
             if row == 0 and fixed == 0 and column < 2:
                 _draw(axes, outlines)
-            bar = figure.colorbar(image, ax=axes, shrink=0.75, pad=0.02)
-            bar.ax.tick_params(labelsize=6)
+            if row == 2:
+                # One scale for each column: its three planes have the same range.
+                left, _, width, _ = axes.get_subplotspec().get_position(figure).bounds
+                bar = figure.colorbar(image, cax=figure.add_axes((left, 0.045, width, 0.012)), orientation="horizontal")
+                bar.ax.tick_params(labelsize=6)
     return _png(figure)
 
 
@@ -142,7 +149,7 @@ def _extent(across: Any, up: Any) -> Tuple[float, float, float, float]:
 
 def profiles(doses: Mapping[str, DoseGrid]) -> bytes:
     """Profiles along x, y and z through the centre of the first dose; the band is one standard deviation."""
-    figure = _new(9.0, 2.7)
+    figure = _new(9.0, 2.7, left=0.07, right=0.99, top=0.91, bottom=0.17, wspace=0.17)
     first = next(iter(doses.values()))
     centre = centre_of(first.dose_gy)
     through = [float(axis[place]) for axis, place in zip(first.axes_mm(), centre[::-1])]
@@ -167,7 +174,7 @@ def profiles(doses: Mapping[str, DoseGrid]) -> bytes:
 
 def histogram(index: Any, cap: float) -> bytes:
     """How often which gamma occurs; what fails is red."""
-    figure = _new(9.0, 2.2)
+    figure = _new(9.0, 2.2, left=0.07, right=0.98, top=0.97, bottom=0.21)
     axes = figure.subplots()
     values = index[~np.isnan(index)]
     counts, edges = np.histogram(values, bins=np.linspace(0.0, cap, 81))
@@ -184,7 +191,7 @@ def histogram(index: Any, cap: float) -> bytes:
 
 def dvh(curves: Mapping[str, Mapping[str, Tuple[Any, Any]]]) -> bytes:
     """structure -> dose name -> (dose Gy, volume %)."""
-    figure = _new(9.0, 4.2)
+    figure = _new(9.0, 4.2, left=0.07, right=0.99, top=0.97, bottom=0.12)
     axes = figure.subplots()
     for number, (structure, doses) in enumerate(curves.items()):
         for (name, (dose, volume)), line in zip(doses.items(), ("-", "--")):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
@@ -20,7 +19,7 @@ from mqi.host.base import Blob
 from mqi.host.local import LocalHost
 from mqi.resources import remote_scripts
 from mqi.settings import Group, HostSettings, Queue, Ssh
-from tests.agent.system import all_processes, is_alive, kill, wait_for
+from tests.agent.system import PATIENCE, all_processes, is_alive, kill, wait_for
 
 # The agent's modules, as the agent imports them.
 sys.path.insert(0, str(remote_scripts()))
@@ -95,10 +94,10 @@ class Bench:
         self.host = self.new_host()
 
     def new_host(self, installation: str = INSTALLATION, **changes: Any) -> BenchHost:
-        settings = HostSettings("bench", work_dir=str(self.work), queue=self._queue, timeout_s=20.0)
+        settings = HostSettings("bench", work_dir=str(self.work), queue=self._queue, timeout_s=20.0 * PATIENCE)
         if self._ssh is not None:
-            settings = dataclasses.replace(settings, type="ssh", ssh=self._ssh)
-        settings = dataclasses.replace(settings, **changes)
+            settings = settings._replace(type="ssh", ssh=self._ssh)
+        settings = settings._replace(**changes)
         host = self._host_class()(settings, installation, lost_after_s=self._lost_after_s)
         host.extra = {"kill_grace_s": 0.5}
         self._hosts.append(host)
@@ -201,7 +200,7 @@ class Bench:
             "needs": [f"{run}.{need}" for need in needs],
             "group": "cpu",
             "gpu": False,
-            "time_limit_s": 60.0,
+            "time_limit_s": 60.0 * PATIENCE,
             "outputs": [],
             "files": [],
             "parameters": {},
@@ -276,7 +275,7 @@ class Bench:
 
     def run(self, name: str, *options: str, run: str = RUN) -> int:
         """`run JOBKEY` to its end; its exit code."""
-        return subprocess.run([*self.agent("run", f"{run}.{name}"), *options], timeout=120, check=False).returncode
+        return subprocess.run([*self.agent("run", f"{run}.{name}"), *options], timeout=120 * PATIENCE, check=False).returncode
 
     @contextlib.contextmanager
     def no_runner(self, group: str = "cpu") -> Iterator[None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.agent.bench import Bench
-from tests.agent.daemons import STANDS, Stand, old_pueue
+from tests.agent.daemons import OTHERS, STANDS, Stand
 
 
 @pytest.fixture
@@ -39,9 +39,9 @@ def short_folder() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(params=[*sorted(STANDS), pytest.param("pueue 3", marks=pytest.mark.slow)])
+@pytest.fixture(params=[*sorted(STANDS), *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(OTHERS))])
 def stand(request: pytest.FixtureRequest, short_folder: Path) -> Iterator[Stand]:
     """Each type of queue in turn, with its real daemons."""
-    started = STANDS.get(request.param, old_pueue)(short_folder)
+    started = {**STANDS, **OTHERS}[request.param](short_folder)
     yield started
     started.stop()

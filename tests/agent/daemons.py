@@ -87,11 +87,12 @@ class LocalStand:
 
 
 class PueueStand:
-    """A pueued of its own."""
+    """A pueued of its own. `inside`: words before its programs, which let them run in another computer (see
+    tests/faults/computer.py), with whose power they and its runtime directory go."""
 
     name = "pueue"
 
-    def __init__(self, folder: Path, version: str = "") -> None:
+    def __init__(self, folder: Path, version: str = "", inside: Sequence[str] = ()) -> None:
         installation = _installation()
         version = version or installation.EVERY_DAY
         if sys.platform == "win32" or not installation.is_there(version):
@@ -101,13 +102,15 @@ class PueueStand:
             missing(f"Pueue {version} is not built")
         self._bin = installation.folder(version) / "bin"
         self.folder = folder
+        self.inside = list(inside)
+        runtime = "/run/queue" if inside else f"{folder}/run"
         self.config = folder / "pueue.yml"
         self.state = folder / "data" / "state.json"
         (folder / "data").mkdir(parents=True)
         (folder / "run").mkdir()
         self.config.write_text(
-            f"shared:\n  pueue_directory: {folder}/data\n  runtime_directory: {folder}/run\n"
-            f"  unix_socket_path: {folder}/run/p.sock\n  alias_file: {folder}/aliases.yml\n"
+            f"shared:\n  pueue_directory: {folder}/data\n  runtime_directory: {runtime}\n"
+            f"  unix_socket_path: {runtime}/p.sock\n  alias_file: {folder}/aliases.yml\n"
             "  use_unix_socket: true\nclient: {}\ndaemon: {}\n"
         )
         self._log = folder / "pueued.log"
@@ -116,7 +119,7 @@ class PueueStand:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [self._bin / "pueued", "-c", self.config],
+                [*self.inside, self._bin / "pueued", "-c", self.config],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 # What the daemon's owner has is not what tasks get.
                 env={**os.environ, "CUDA_VISIBLE_DEVICES": "7", "SECRET_OF_THE_DAEMON": "s3cret"},
@@ -130,8 +133,9 @@ class PueueStand:
     def run(self, *words: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """`pueue` by hand, as an operator of this host uses it."""
         done = subprocess.run(
-            [self._bin / "pueue", "-c", self.config, *words], capture_output=True, text=True, timeout=30, check=False
-        )
+            [*self.inside, self._bin / "pueue", "-c", self.config, *words],
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
         assert code is None or done.returncode == code, (words, done.stdout, done.stderr)
         return done
 
@@ -220,15 +224,16 @@ PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 
 class SlurmStand:
-    """A controller and a node of its own: no user, no key, no database needed."""
+    """A controller and a node of its own: no user, no key, no database needed. `inside`: as for Pueue."""
 
     name = "slurm"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, inside: Sequence[str] = ()) -> None:
         if sys.platform == "win32":
             pytest.skip("mqi uses no Slurm on Windows")
         self._programs = {name: program(name) for name in ("slurmctld", "slurmd", "sbatch", "scontrol")}
         self.folder = folder
+        self.inside = list(inside)
         for name in ("state", "spool", "run", "log", "dev"):
             (folder / name).mkdir()
         # A GPU's file must be a device; these two are, everywhere.
@@ -245,6 +250,9 @@ class SlurmStand:
         (folder / "gres.conf").write_text(
             f"AutoDetect=off\nNodeName={host} Name=gpu File={folder}/dev/nvidia[0-1]\n"
         )
+        self._begin()
+
+    def _begin(self) -> None:
         self.start_controller()
         self.start_node()
 
@@ -260,7 +268,7 @@ class SlurmStand:
     def _start(self, name: str) -> subprocess.Popen[bytes]:
         with (self.folder / "log" / f"{name}.out").open("ab") as log:
             return subprocess.Popen(
-                [self._programs[name], "-D"],
+                [*self.inside, self._programs[name], "-D"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env={**os.environ, "SLURM_CONF": str(self.config)},
             )  # fmt: skip
@@ -268,7 +276,7 @@ class SlurmStand:
     def run(self, *words: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """One of Slurm's programs by hand."""
         done = subprocess.run(
-            words, capture_output=True, text=True, timeout=60, check=False,
+            [*self.inside, *words], capture_output=True, text=True, timeout=60, check=False,
             env={**os.environ, "SLURM_CONF": str(self.config)},
         )  # fmt: skip
         assert code is None or done.returncode == code, (words, done.stdout, done.stderr)
@@ -324,6 +332,69 @@ def stop_process(process: subprocess.Popen[bytes]) -> None:
             process.wait()
 
 
+SLURMDBD_CONF = """\
+AuthType=auth/none
+DbdHost={host}
+DbdAddr=127.0.0.1
+DbdPort={port}
+SlurmUser={user}
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={storage}
+StorageUser={user}
+StorageLoc=accounting
+LogFile={folder}/log/slurmdbd.log
+PidFile={folder}/run/slurmdbd.pid
+"""
+
+
+class AccountedSlurmStand(SlurmStand):
+    """The same with Slurm's accounting: slurmdbd, and a MariaDB that asks nobody for a password."""
+
+    def _begin(self) -> None:
+        database, slurmdbd, install = program("mariadbd"), program("slurmdbd"), program("mariadb-install-db")
+        folder, storage, port = self.folder, free_port(), free_port()
+        data, log = folder / "mariadb", folder / "log" / "mariadb.out"
+        ours = [f"--datadir={data}", f"--user={getpass.getuser()}"]
+        with log.open("ab") as said:
+            subprocess.run(
+                [install, "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", *ours],
+                stdin=subprocess.DEVNULL, stdout=said, stderr=said, check=True,
+            )  # fmt: skip
+            self.database = subprocess.Popen(
+                [database, "--no-defaults", *ours, f"--socket={folder}/run/mariadb.sock", "--skip-grant-tables",
+                 "--skip-networking=0", "--bind-address=127.0.0.1", f"--port={storage}",
+                 f"--pid-file={folder}/run/mariadb.pid", "--innodb-buffer-pool-size=16M"],
+                stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+            )  # fmt: skip
+        wait_for(lambda: answers(storage), "MariaDB to listen")
+        host = socket.gethostname().partition(".")[0]
+        config = folder / "slurmdbd.conf"
+        config.write_text(SLURMDBD_CONF.format(folder=folder, host=host, port=port, storage=storage, user=getpass.getuser()))
+        config.chmod(0o600)
+        with (folder / "log" / "slurmdbd.out").open("ab") as said:
+            self.accounting = subprocess.Popen(
+                [slurmdbd, "-D"], stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+                env={**os.environ, "SLURM_CONF": str(self.config)},
+            )  # fmt: skip
+        wait_for(lambda: answers(port), "slurmdbd to listen")
+        text = self.config.read_text().replace("=accounting_storage/none", "=accounting_storage/slurmdbd")
+        self.config.write_text(f"{text}AccountingStorageHost=127.0.0.1\nAccountingStoragePort={port}\n")
+        self.run("sacctmgr", "--immediate", "add", "cluster", "test")
+        super()._begin()
+
+    def stop(self) -> None:
+        super().stop()
+        for process in (self.accounting, self.database):
+            stop_process(process)
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 # Type of queue -> what starts it in a folder.
 STANDS: dict[str, Callable[[Path], Stand]] = {
     "local": lambda folder: LocalStand(),
@@ -332,6 +403,8 @@ STANDS: dict[str, Callable[[Path], Stand]] = {
 }
 
 
-def old_pueue(folder: Path) -> Stand:
-    """The last of Pueue's 3.x."""
-    return PueueStand(folder, _installation().OLD)
+# The same in another version, or with more beside it.
+OTHERS: dict[str, Callable[[Path], Stand]] = {
+    "pueue 3": lambda folder: PueueStand(folder, _installation().OLD),
+    "slurm with accounting": AccountedSlurmStand,
+}

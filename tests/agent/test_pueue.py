@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import signal
@@ -225,7 +224,7 @@ def test_a_task_that_cannot_begin_is_told(
 
 def test_pueue_is_not_there(on: Bench) -> None:
     settings = on.host.settings.queue
-    on.host = on.new_host(queue=dataclasses.replace(settings, pueue=dataclasses.replace(settings.pueue, program="no-pueue")))
+    on.host = on.new_host(queue=settings._replace(pueue=settings.pueue._replace(program="no-pueue")))
     queue = queue_of(on)
     assert not queue["ok"]
     assert "`no-pueue` does not start" in queue["message"]

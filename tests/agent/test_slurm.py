@@ -3,7 +3,6 @@ nothing runs twice."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import time
@@ -22,7 +21,7 @@ from hypothesis import strategies as st
 
 from mqi.settings import Group
 from tests.agent.bench import RUN, Bench, kill, wait_for
-from tests.agent.daemons import SlurmStand
+from tests.agent.daemons import AccountedSlurmStand, SlurmStand
 from tests.agent.test_queue_contract import keys, opened
 
 CPU = Group("cpu", slots=1)
@@ -186,7 +185,7 @@ def test_a_job_that_was_taken_though_sbatch_failed(cluster: SlurmStand, on: Benc
         path.chmod(0o755)
     settings_ = on.host.settings.queue
     with cluster.held(on.work, "cpu"):
-        on.host = on.new_host(queue=dataclasses.replace(settings_, slurm=dataclasses.replace(settings_.slurm, bin=str(programs_))))
+        on.host = on.new_host(queue=settings_._replace(slurm=settings_.slurm._replace(bin=str(programs_))))
         on.submit(on.plan(on.traced("one-a1")))
         assert on.states() == {"one-a1": "queued"}
         assert queue_of(on)["message"].startswith("Slurm holds 1 of our jobs back (PartitionDown")
@@ -280,7 +279,7 @@ def test_a_group_that_slurm_does_not_take_holds_no_other_up(cluster: SlurmStand,
 
 def test_slurm_is_not_there(on: Bench) -> None:
     settings_ = on.host.settings.queue
-    on.host = on.new_host(queue=dataclasses.replace(settings_, slurm=dataclasses.replace(settings_.slurm, bin="/nowhere")))
+    on.host = on.new_host(queue=settings_._replace(slurm=settings_.slurm._replace(bin="/nowhere")))
     queue = queue_of(on)
     assert not queue["ok"]
     assert "`/nowhere/squeue` does not start" in queue["message"]
@@ -338,3 +337,29 @@ def test_slurms_time_limit_ends_a_job_politely(cluster: SlurmStand, make_bench: 
     wait_for(path.exists, "the exit", 100)
     assert on.exit("one-a1")["code"] == 143
     assert on.begun("one-a1") == 1
+
+
+@pytest.mark.slow
+def test_accounting_remembers_what_the_controller_forgot(short_folder: Path, make_bench: Callable[..., Bench]) -> None:
+    cluster = AccountedSlurmStand(short_folder)
+    try:
+        on = make_bench(queue=cluster.queue((CPU,)))
+        on.submit(on.plan(on.gated("one-a1"), on.gated("two-a1")))
+        wait_for(lambda: on.begun("one-a1"), "the job to begin")
+        # -9 for the wrapper, whose command is ended when the host finds it: the job is lost.
+        on.kill_wrapper("one-a1")
+        on.open_gate()
+        assert on.wait_state("one-a1", "lost")
+        assert on.exit("two-a1")["kind"] == "ok"
+        wait_for(lambda: opened(on).fate(ONE), "accounting to know the job", 30)
+        assert opened(on).fate(ONE).startswith(("FAILED", "OUT_OF_MEMORY")), opened(on).fate(ONE)
+        assert opened(on).fate(f"{RUN}.never-a1") == ""
+        # The database is away: Slurm itself goes on, and so do we.
+        cluster.accounting.kill()
+        cluster.accounting.wait()
+        assert on.submit(on.plan(on.traced("one-a2"), on.gated("two-a1"), serial=2)) == "accepted"
+        assert on.exit("one-a2")["kind"] == "ok"
+        assert opened(on).fate(ONE) == ""
+        assert [on.begun(name) for name in ("one-a1", "one-a2", "two-a1")] == [1, 1, 1]
+    finally:
+        cluster.stop()

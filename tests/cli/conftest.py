@@ -19,6 +19,7 @@ import pytest
 
 from mqi.resources import packaged_config
 from mqi.sample import write_sample
+from tests import warm
 from tests.agent.system import PATIENCE, all_processes, kill
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,6 +82,9 @@ class Installation:
     root: Path
     environment: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.database = self.root / "mqi.db"
+
     @property
     def cases(self) -> Path:
         return self.root / "cases"
@@ -91,11 +95,8 @@ class Installation:
 
     def run(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run mqi; `code` is the exit code that is expected (None: any)."""
-        done = subprocess.run(
-            [sys.executable, "-m", "mqi", "--config", str(self.root / "mqi.yaml"), *arguments],
-            capture_output=True, text=True, encoding="utf-8", timeout=120, check=False,
-            stdin=subprocess.DEVNULL, env={**os.environ, **self.environment},
-        )  # fmt: skip
+        words = ["--config", str(self.root / "mqi.yaml"), *arguments]
+        done = warm.run(words, environment={**os.environ, **self.environment})
         assert code is None or done.returncode == code, (
             f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         )
@@ -120,7 +121,7 @@ class Installation:
 
     def state_of(self, case_id: int = 1) -> str:
         """The state as it is stored: a program start cheaper than `mqi status`."""
-        with contextlib.closing(sqlite3.connect(self.root / "mqi.db", timeout=10)) as connection:
+        with contextlib.closing(sqlite3.connect(self.database, timeout=10)) as connection:
             rows = connection.execute("SELECT status FROM cases WHERE case_id = ?", (case_id,)).fetchall()
         return str(rows[0][0]) if rows else ""
 

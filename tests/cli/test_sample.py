@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from mqi.sample_case import LAYOUTS, Size, write_cases
 from mqi.sample_delivery import read_calibration
+from tests import warm
 
 
 def mqi(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mqi", *arguments], capture_output=True, text=True, encoding="utf-8", check=False
-    )
+    return warm.run(arguments, environment=os.environ)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -106,7 +106,9 @@ def test_a_restart_and_a_restored_database_are_explained_for_a_day() -> None:
     assert "host gpu1 was restarted" in restart
     (restored,) = notices([host()], NOW - 60, NOW, ZONE)
     assert "nothing is computed twice" in restored
-    assert notices([host()], NOW - NOTICED_S - 1, NOW, ZONE) == []
+    (moved,) = notices([host()], None, NOW, ZONE, moved=("qa-pc1", NOW - 60))
+    assert "was used on the computer qa-pc1 before" in moved
+    assert notices([host()], NOW - NOTICED_S - 1, NOW, ZONE, moved=("qa-pc1", NOW - NOTICED_S - 1)) == []
 
 
 CARDS = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,7 +28,7 @@ RUN = "0123456789ab"
 
 def job(step: str = "moquisim", beam: int | None = 2, attempt: int = 1, **changes: Any) -> Job:
     base = Job(job_key(RUN, step, beam, attempt), 1, step, beam, attempt, JobState.PLANNED, "d" * 64)
-    return replace(base, **changes)
+    return base._replace(**changes)
 
 
 @given(st.sampled_from(["interpreter", "a", "x_1"]), st.none() | st.integers(0, 9999), st.integers(1, 999))
@@ -227,7 +226,7 @@ def test_choose_attempts(
 
 
 def test_a_changed_definition_is_redone_with_everything_downstream() -> None:
-    changed = (replace(EXPANSION[0], definition="9" * 64), *EXPANSION[1:])
+    changed = (EXPANSION[0]._replace(definition="9" * 64), *EXPANSION[1:])
     choices = choose_attempts(changed, history(a="done", b2="done", b3="done"))
     assert [choice.keep for choice in choices] == [False, False, False]
     assert "changed" in choices[0].why
@@ -235,7 +234,7 @@ def test_a_changed_definition_is_redone_with_everything_downstream() -> None:
 
 
 def test_the_newest_attempt_counts() -> None:
-    old = [*history(a="failed"), replace(history(a="done")[0], attempt=2, job_key=job_key(RUN, "a", None, 2))]
+    old = [*history(a="failed"), history(a="done")[0]._replace(attempt=2, job_key=job_key(RUN, "a", None, 2))]
     assert choose_attempts(EXPANSION[:1], old)[0].keep
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,11 +103,11 @@ def test_jobs_keep_their_order_and_the_newest_attempt_is_shown(store: Store) -> 
     first = Job("k.a-a1", case.case_id, "a", None, 1, JobState.FAILED, "d")
     second = Job("k.b.b2-a1", case.case_id, "b", 2, 1, JobState.PLANNED, "d")
     store.put_jobs([first, second])
-    again = replace(first, job_key="k.a-a2", attempt=2, state=JobState.PLANNED)
+    again = first._replace(job_key="k.a-a2", attempt=2, state=JobState.PLANNED)
     store.put_jobs([again])
     assert store.jobs(case.case_id) == [again, second]
     assert store.jobs(case.case_id, all_attempts=True) == [first, second, again]
-    store.put_jobs([replace(again, state=JobState.DONE, group="cpu")])
+    store.put_jobs([again._replace(state=JobState.DONE, group="cpu")])
     assert store.jobs(case.case_id)[0].state is JobState.DONE
 
 

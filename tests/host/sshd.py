@@ -61,10 +61,14 @@ def fingerprint_of(path: Path) -> str:
 
 
 class Sshd:
-    """An sshd in `folder`. `options`: lines of its configuration, which go before ours."""
+    """An sshd in `folder`. `options`: lines of its configuration, which go before ours. `inside`: words before its
+    command, which let it run in another computer (see tests/faults/computer.py), with whose power it goes."""
 
-    def __init__(self, folder: Path, options: Sequence[str] = (), port: int = 0) -> None:
+    def __init__(
+        self, folder: Path, options: Sequence[str] = (), port: int = 0, inside: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
+        self.inside = list(inside)
         self.port = port or free_port()
         self.home = folder / "home"
         self.home.mkdir(parents=True)
@@ -83,7 +87,7 @@ class Sshd:
         (self.folder / "config").write_text(text, encoding="utf-8")
         with self._log.open("ab") as log:
             assert PROGRAM is not None
-            argv = [PROGRAM, "-D", "-e", "-f", str(self.folder / "config")]
+            argv = [*self.inside, PROGRAM, "-D", "-e", "-f", str(self.folder / "config")]
             self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_for(self._listens, f"sshd to listen: {self.log()[-500:]}")
 

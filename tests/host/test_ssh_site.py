@@ -16,11 +16,14 @@ pytestmark = NEEDS_SSHD
 
 
 def far(server: Sshd, work: Path, **ssh: object) -> str:
-    login = {"address": "127.0.0.1", "port": server.port, "user": server.ssh().user, "key": str(server.key), **ssh}
+    login = {
+        "address": "127.0.0.1", "port": server.port, "user": server.ssh().user, "key": str(server.key),
+        "python": sys.executable, **ssh,
+    }  # fmt: skip
     inner = ", ".join(f"{name}: {value}" for name, value in login.items())
     return (
         f"  - name: here\n    type: ssh\n    work_dir: {work}\n    python: {sys.executable}\n"
-        f"    ssh: {{{inner}, python: {sys.executable}}}\n"
+        f"    ssh: {{{inner}}}\n"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,8 +103,8 @@ CASES = [
 
 @pytest.mark.parametrize(("remark", "unit", "watch", "since", "reason"), CASES, ids=[row[0] for row in CASES])
 def test_reasons(remark: str, unit: dict, watch: dict, since: float | None, reason: str | None) -> None:
-    changed = replace(UNIT, **unit)
-    judgement = judge(changed, replace(WATCH, **watch), snapshot_digest(changed.files), since, NOW)
+    changed = UNIT._replace(**unit)
+    judgement = judge(changed, WATCH._replace(**watch), snapshot_digest(changed.files), since, NOW)
     assert judgement.complete == (reason is None)
     assert judgement.reason == (reason or "")
     assert judgement.needs_operator == bool(changed.problem)
@@ -114,13 +113,13 @@ def test_reasons(remark: str, unit: dict, watch: dict, since: float | None, reas
 def test_only_time_makes_a_look_worth_repeating() -> None:
     digest = snapshot_digest(UNIT.files)
     assert judge(UNIT, WATCH, digest, NOW - 12.5, NOW).next_look_s == 47.5
-    assert judge(UNIT, replace(WATCH, marker="M"), digest, NOW - 12.5, NOW).next_look_s is None
+    assert judge(UNIT, WATCH._replace(marker="M"), digest, NOW - 12.5, NOW).next_look_s is None
     assert judge(UNIT, WATCH, digest, QUIET_SINCE, NOW).next_look_s is None
 
 
 def test_every_reason_that_waits_for_people_says_what_to_do() -> None:
     for change in ({"problem": "x"}, {"temporary": ("a.part",)}, {"placeholder": True}, {"files": (LAYER,)}):
-        unit = replace(UNIT, **change)
+        unit = UNIT._replace(**change)
         assert judge(unit, WATCH, snapshot_digest(unit.files), QUIET_SINCE, NOW).hint
 
 
@@ -162,7 +161,7 @@ def test_quiet_is_two_equal_looks_that_far_apart(steps: list[tuple[float, bool]]
         version += changed
         if changed or (seen and now < seen[0]):
             seen = []
-        unit = replace(UNIT, files=(replace(PLAN, size=version),))
+        unit = UNIT._replace(files=(PLAN._replace(size=version),))
         digest = snapshot_digest(unit.files)
         since = first_seen(digest, stored[0], stored[1], now)
         judgement = judge(unit, WATCH, digest, since, now)
@@ -181,7 +180,7 @@ stats = st.builds(
 @settings(deadline=None)
 @given(st.lists(stats, max_size=6), st.randoms())
 def test_snapshot_does_not_depend_on_order_or_file_ids(files: list[FileStat], random) -> None:
-    shuffled = [replace(file, file_id=random.randrange(9)) for file in files]
+    shuffled = [file._replace(file_id=random.randrange(9)) for file in files]
     random.shuffle(shuffled)
     assert snapshot_digest(shuffled) == snapshot_digest(files)
 

@@ -11,7 +11,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -52,7 +51,7 @@ def only(found: WatchListing) -> Unit:
 
 
 def watch_at(path: Path, **changes: object) -> WatchFolder:
-    return replace(WatchFolder(path, "G1"), **changes)  # type: ignore[arg-type]
+    return WatchFolder(path, "G1")._replace(**changes)  # type: ignore[arg-type]
 
 
 # (remark, depth, what is there, units and their files; a leading ~ marks a placeholder)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import pytest
 
 from mqi.schedule.order import Order
 from mqi.schedule.place import Place
+from tests import warm
 
 WINDOWS_PLACE = Place(
     python="C:\\Program Files\\mqi\\.venv\\Scripts\\python.exe",
@@ -185,16 +185,8 @@ class Installed:
 
     def run_mqi(self, *arguments: str) -> Done:
         """As a process of its own, as a user runs it."""
-        done = subprocess.run(
-            [sys.executable, "-m", "mqi", "--config", str(self.config), *arguments],
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200"},
-            stdin=subprocess.DEVNULL,
-            timeout=60,
-            check=False,
-        )
+        words = ["--config", str(self.config), *arguments]
+        done = warm.run(words, environment={**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}, timeout=60)
         return Done(done.returncode, done.stdout, done.stderr)
 
 

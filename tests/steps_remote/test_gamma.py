@@ -18,29 +18,63 @@ from steplib.gamma import Criteria, gamma
 CRITERIA = Criteria()
 
 
-def by_pymedphys(reference: DoseGrid, evaluated: DoseGrid, criteria: Criteria, fraction: int = 10) -> Any:
-    """The gamma of pymedphys at the voxels of the reference, NaN below the threshold."""
+# Fractions of the DTA that pymedphys steps by, and the gamma from which on a point is not searched again. (Measured:
+# no point came to pass by half the step from more than 1.009, 1.005 and 1.003.)
+STAGES = ((10, 1.03), (20, 1.02), (40, 1.01), (80, 1.005))
+
+
+def by_pymedphys(
+    reference: DoseGrid, evaluated: DoseGrid, criteria: Criteria, fraction: int, *, cap: float, points: Any, skip: bool
+) -> Any:
+    """The gamma of pymedphys at `points` of the reference; `cap` from there on; NaN elsewhere.
+
+    `skip`: a point's search ends as soon as gamma is below 1.
+    """
     pymedphys = pytest.importorskip("pymedphys")
     axes = [tuple(reversed(grid.axes_mm())) for grid in (reference, evaluated)]
     doses = [np.asarray(grid.dose_gy, dtype=np.float64) for grid in (reference, evaluated)]
     return pymedphys.gamma(
-        axes[0], doses[0], axes[1], doses[1],
+        axes[0], np.where(points, doses[0], 0.0), axes[1], doses[1],
         criteria.dose_percent, criteria.distance_mm,
-        lower_percent_dose_cutoff=criteria.threshold_percent,
-        interp_fraction=fraction, max_gamma=criteria.cap, local_gamma=criteria.local, interp_algo="scipy",
+        lower_percent_dose_cutoff=criteria.threshold_percent, global_normalisation=float(doses[0].max()),
+        interp_fraction=fraction, max_gamma=cap, local_gamma=criteria.local, interp_algo="scipy",
+        skip_once_passed=skip, ram_available=2**28,
     )  # fmt: skip
 
 
-def pass_rate(index: Any) -> float:
-    values = index[~np.isnan(index)]
-    return 100.0 * float(np.count_nonzero(values <= 1.0)) / values.size
+def above_threshold(reference: DoseGrid, criteria: Criteria) -> Any:
+    dose = np.asarray(reference.dose_gy, dtype=np.float64)
+    return dose >= criteria.threshold_percent / 100.0 * dose.max()
+
+
+def passed_by_pymedphys(reference: DoseGrid, evaluated: DoseGrid, criteria: Criteria) -> list[Any]:
+    """Which points pass, per stage, in ever finer steps, until half the step changes less than 0.05 % of the points.
+
+    A place that gives gamma <= 1 is a proof, and a finer search cannot take it back. pymedphys looks on spheres around
+    the point; where dose is steep, the place that passes may lie between two of them, and the sphere at the DTA itself
+    gives a little more than 1. Only points that are that near to passing are searched again.
+    """
+    points = undecided = above_threshold(reference, criteria)
+    least, before, known = np.full(points.shape, np.inf), math.inf, 0
+    passed: list[Any] = []
+    for fraction, cap in STAGES:
+        index = by_pymedphys(reference, evaluated, criteria, fraction, cap=cap, points=undecided, skip=True)
+        turned = least[undecided & (index <= 1.0) & np.isfinite(least)]
+        # What was left out before did not come near to passing: what turned is well within what is searched again.
+        assert not turned.size or turned.max() < 1.0 + 0.7 * (before - 1.0)
+        least = np.where(undecided, np.minimum(least, index), least)
+        passed.append(least <= 1.0)
+        count = np.count_nonzero(passed[-1])
+        if known and count - known < 0.0005 * np.count_nonzero(points):
+            break
+        undecided, before, known = (least > 1.0) & (least < cap), cap, count
+    return passed
 
 
 def noisy_pair(count: int) -> tuple[DoseGrid, DoseGrid]:
-    """A range shift at the distal edge, a lateral shift and noise: pass rates between 90 and 100 %."""
+    """A range shift at the distal edge, a lateral shift and noise."""
     reference = field(count, 2.0)
-    evaluated = shifted(reference, (1.2, -0.8, 1.5), scale=1.02, noise=0.015)
-    return reference, evaluated
+    return reference, shifted(reference, (1.6, -1.0, 1.8), scale=1.02, noise=0.015)
 
 
 def resampled_pair(count: int) -> tuple[DoseGrid, DoseGrid]:
@@ -49,37 +83,55 @@ def resampled_pair(count: int) -> tuple[DoseGrid, DoseGrid]:
     return reference, evaluated_on(reference, 2.5, shift_mm=(0.9, 1.4, -1.6), scale=0.985)
 
 
-def real_pair(data: Path, planes: int) -> tuple[DoseGrid, DoseGrid]:
+def real_pair(data: Path) -> tuple[DoseGrid, DoseGrid]:
     """plan06's dose against itself, moved, scaled and noisy."""
-    reference = real_dose(data, planes)
+    reference = real_dose(data)
     return reference, shifted(reference, (1.0, 1.3, -0.7), scale=1.015, noise=0.01)
 
 
-@pytest.mark.parametrize("local", [False, True], ids=["global", "local"])
-@pytest.mark.parametrize("pair", [noisy_pair, resampled_pair])
+# Each pair and each normalisation once; the other two take seconds more each, and the full size has all.
+@pytest.mark.parametrize(
+    ("pair", "local"),
+    [
+        pytest.param(noisy_pair, False, id="noisy-global"),
+        pytest.param(resampled_pair, True, id="resampled-local"),
+        pytest.param(noisy_pair, True, id="noisy-local", marks=pytest.mark.slow),
+        pytest.param(resampled_pair, False, id="resampled-global", marks=pytest.mark.slow),
+    ],
+)
 def test_agrees_with_pymedphys(pair: Any, local: bool) -> None:
     reference, evaluated = pair(8)
-    criteria = replace(CRITERIA, local=local)
-    ours, theirs = gamma(reference, evaluated, criteria), by_pymedphys(reference, evaluated, criteria, 25)
-    assert ours.points == np.count_nonzero(~np.isnan(theirs))
+    criteria = replace(CRITERIA, local=local, cap=1.2)
+    points = above_threshold(reference, criteria)
+    ours = gamma(reference, evaluated, criteria)
+    theirs = by_pymedphys(reference, evaluated, criteria, 20, cap=criteria.cap, points=points, skip=False)
+    assert ours.points == np.count_nonzero(points)
     # On so few points 0.1 % is less than one point: gamma itself is compared.
-    assert np.nanmax(ours.index - theirs) < 0.2
-    assert abs(np.nanmean(ours.index - theirs)) < 0.02
+    differences = (ours.index - theirs)[points]
+    assert differences.max() < 0.2
+    assert abs(np.mean(differences)) < 0.02
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("local", [False, True], ids=["global", "local"])
 @pytest.mark.parametrize("name", ["noisy", "resampled", "real"])
-def test_agrees_with_pymedphys_in_full_size(name: str, local: bool, request: pytest.FixtureRequest) -> None:
+def test_passes_the_points_that_pymedphys_passes(name: str, local: bool, request: pytest.FixtureRequest) -> None:
+    """Within 0.1 percentage points of pymedphys, as it converges; on 18,556, 18,556 and 98,703 points."""
     if name == "real":
-        reference, evaluated = real_pair(request.getfixturevalue("real_data"), planes=0)
+        reference, evaluated = real_pair(request.getfixturevalue("real_data"))
     else:
-        reference, evaluated = {"noisy": noisy_pair, "resampled": resampled_pair}[name](60)
+        reference, evaluated = {"noisy": noisy_pair, "resampled": resampled_pair}[name](40)
     criteria = replace(CRITERIA, local=local)
-    ours = gamma(reference, evaluated, criteria).pass_percent
-    theirs = pass_rate(by_pymedphys(reference, evaluated, criteria, fraction=20))
-    print(f"{name} {'local' if local else 'global'}: {ours:.3f} % here, {theirs:.3f} % by pymedphys")
-    assert abs(ours - theirs) <= 0.1
+    points = above_threshold(reference, criteria)
+    index = gamma(reference, evaluated, criteria).index
+    own = np.where(points, index, np.inf) <= 1.0
+    stages = passed_by_pymedphys(reference, evaluated, criteria)
+    rates = [100.0 * np.count_nonzero(each) / np.count_nonzero(points) for each in (own, *stages)]
+    told = ", ".join(f"DTA/{stage[0]} {rate:.3f} %" for stage, rate in zip(STAGES, rates[1:], strict=False))
+    print(f"{name} {'local' if local else 'global'}: {np.count_nonzero(points)} points, here {rates[0]:.3f} %, pymedphys {told}")
+    print(f"  only here {np.count_nonzero(own & ~stages[-1])}, only pymedphys {np.count_nonzero(stages[-1] & ~own)}")
+    assert np.count_nonzero(points) > 5000
+    assert abs(rates[0] - rates[-1]) <= 0.1
 
 
 def test_a_dose_against_itself_is_zero() -> None:
@@ -99,8 +151,13 @@ def test_a_flat_dose_gives_the_dose_difference(percent: float, expected: float) 
     assert gamma(one, other, CRITERIA).greatest == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
-@pytest.mark.parametrize("sign", [-1.0, 1.0])
+@pytest.mark.parametrize(
+    ("axis", "sign"),
+    [
+        (0, 1.0), (1, -1.0), (2, 1.0),
+        *(pytest.param(axis, sign, marks=pytest.mark.slow) for axis, sign in ((0, -1.0), (1, 1.0), (2, -1.0))),
+    ],
+)  # fmt: skip
 def test_a_steep_ramp_gives_the_distance(axis: int, sign: float) -> None:
     """On a ramp of 20 % per mm a shift by 1 mm costs nearly nothing but its distance, half of the DTA."""
     ramp = np.broadcast_to(np.linspace(0.0, 1.0, 16)[:, None, None], (16, 16, 16))
@@ -122,7 +179,7 @@ def test_shifts_to_and_fro_are_alike() -> None:
     assert ahead.index == pytest.approx(back.index[:, :, ::-1], abs=2e-3, nan_ok=True)
 
 
-@settings(max_examples=4, deadline=None, phases=(Phase.generate,))
+@settings(max_examples=2, deadline=None, phases=(Phase.generate,))
 @given(
     dose=st.floats(1.0, 4.0),
     distance=st.floats(1.0, 3.0),

@@ -13,6 +13,7 @@ import pytest
 from dose_runs import Field, field, one_spot
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from step_runs import Run
 from steplib.dose_grid import read_grid
 from steplib.engines import moqui, moqui_case
 from steplib.engines.moqui_dialects import DIALECTS, input_text
@@ -29,7 +30,10 @@ UUID = "GPU-6d5e0b1a-0000-4000-8000-000000000001"
 @pytest.fixture
 def tps_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The stand-in as a program on PATH, and a GPU that the agent has given."""
-    folder = tmp_path / "bin"
+    return put_on_path(tmp_path / "bin", monkeypatch)
+
+
+def put_on_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     folder.mkdir()
     program = folder / "tps_env"
     script = Path(__file__).with_name("fake_tps_env.py")
@@ -59,11 +63,22 @@ def small(work: Path) -> Field:
     return field(work, [(110.0, [(-15.0, 5.0, 2.0), (10.0, 20.0, 1.0)]), (100.0, [(0.0, -5.0, 1.0)])])
 
 
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """A good run of the same case in each dialect."""
+    work = tmp_path_factory.mktemp("good")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        put_on_path(work / "bin", monkeypatch)
+        case = small(work)
+        # The clinical build has its own idea of energies: the stand-in takes the nominal ones.
+        loose = {"energy_tolerance_percent": 8.0, "range_tolerance_mm": 4.0}
+        dialects: dict[str, dict[str, Any]] = {"upstream": {}, "clinical": CLINICAL}
+        return {name: case.simulate(parameters(**changes, **loose)) for name, changes in dialects.items()}
+
+
 @pytest.mark.parametrize("dialect", ["upstream", "clinical"])
-def test_a_good_run_passes_every_check(dialect: str, tps_env: str, tmp_path: Path) -> None:
-    changes = CLINICAL if dialect == "clinical" else {}
-    # The clinical build has its own idea of energies: the stand-in takes the nominal ones.
-    run = small(tmp_path).simulate(parameters(**changes, energy_tolerance_percent=8.0, range_tolerance_mm=4.0))
+def test_a_good_run_passes_every_check(dialect: str, good: dict[str, Run]) -> None:
+    run = good[dialect]
     assert (run.code, run.error) == (0, "")
     summary = run.json("summary.json")
     assert summary["engine"]["name"] == "moqui"
@@ -78,15 +93,10 @@ def test_a_good_run_passes_every_check(dialect: str, tps_env: str, tmp_path: Pat
     assert (run.out / "RD_beam_2_planned.dcm").is_file()
 
 
-def test_both_dialects_give_the_same_dose(tps_env: str, tmp_path: Path) -> None:
+def test_both_dialects_give_the_same_dose(good: dict[str, Run]) -> None:
     """Other frames, other order of axes, other units: the same place in the patient."""
-    case = field(tmp_path, one_spot(110.0, 20.0, -10.0))
-    runs = [
-        case.simulate(parameters(**changes, energy_tolerance_percent=50.0, range_tolerance_mm=5.0))
-        for changes in ({}, CLINICAL)
-    ]
-    assert [(run.code, run.error) for run in runs] == [(0, ""), (0, "")]
-    upstream, clinical = (read_grid(run.out / "dose_planned.npz") for run in runs)
+    assert [(run.code, run.error) for run in good.values()] == [(0, ""), (0, "")]
+    upstream, clinical = (read_grid(good[name].out / "dose_planned.npz") for name in ("upstream", "clinical"))
     assert upstream.same_grid(clinical)
     places = [np.array(np.unravel_index(int(np.argmax(one.dose_gy)), one.dose_gy.shape)) for one in (upstream, clinical)]
     assert np.abs(places[0] - places[1]).max() <= 1

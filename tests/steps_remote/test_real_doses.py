@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pydicom
 import pytest
 import yaml
 from dose_runs import MACHINE, field_of
-from steplib.dose_grid import read_grid
+from doses import real_dose
+from steplib.dose_grid import DoseGrid, read_grid
+from steplib.gamma import Criteria, gamma
 
 pytestmark = pytest.mark.slow
 
@@ -43,48 +46,74 @@ def at(values: Any, grid: Any, points: Any) -> Any:
     return total
 
 
-def test_plan06_against_the_planning_system_s_dose(real_data: Path, mcsquare: str, tmp_path: Path) -> None:
-    """One SOBP field behind 34.3 mm of water in a water phantom. The RTDOSE is EFFECTIVE: RBE 1.1 is taken out.
+# plan06: depth of the isocentre in the water, mm, and where that is from.
+DEPTHS_MM = {"the data's description": 43.7, "the planning system's dose": 45.35}
+PLAN06_ISOCENTRE_Y = -55.0
 
-    The geometry is found from the two doses alone: the planning system's grid, the plan's isocentre, and that the beam
-    comes from -y (the dose is highest at the surface side and falls to nothing behind the range). The isocentre's
-    depth is 43.7 mm (the data's own description); the surface is at y = isocentre - 43.7 mm.
+
+def edges(line: Any, axis: Any) -> tuple[float, float]:
+    """Where a lateral profile rises to and falls from half of its middle, mm."""
+    half = 0.5 * float(line[np.abs(axis) < 30.0].mean())
+    inside = np.flatnonzero(line >= half)
+    low, high = inside[0], inside[-1]
+    return (
+        float(np.interp(half, line[low - 1 : low + 1], axis[low - 1 : low + 1])),
+        float(np.interp(-half, -line[high : high + 2], axis[high : high + 2])),
+    )
+
+
+def test_plan06_against_the_planning_system_s_dose(real_data: Path, mcsquare: str, tmp_path: Path) -> None:
+    """One SOBP field behind 34.3 mm of water equivalent in a water phantom; absolute, nothing fitted.
+
+    docs/dose-validation.md tells the geometry and the figures of a run with 10,000,000 primaries. The dose is EFFECTIVE:
+    RBE 1.1 is taken out. The data's description puts the isocentre at 43.7 mm. In the dose itself the water begins at
+    y = -100.35 mm (the planes up to -101.6 mm follow the inverse square of the distance, as in air; from the plane at
+    -99.1 mm on the dose rises as in water): 45.35 mm. Both are told. Water moved by so little changes nothing but the
+    place of the dose.
     """
     folder = real_data / "dcpt-let-plans" / "plan06_sobp_4d"
-    (plan,), (dose_file,) = sorted(folder.glob("RP*.dcm")), sorted(folder.glob("RD*.dcm"))
-    reference = pydicom.dcmread(dose_file)
-    fractions = pydicom.dcmread(plan).FractionGroupSequence[0].NumberOfFractionsPlanned
+    (plan,) = sorted(folder.glob("RP*.dcm"))
     case = field_of(tmp_path, plan, machine=dcpt(tmp_path))
     run = case.simulate(
         {
             "mcsquare_folder": mcsquare, "gantry": "zero", "isocentre_depth_mm": 43.7, "grid_mm": 2.5,
-            "primaries": 1_000_000, "range_tolerance_mm": 3.0,
+            "primaries": 2_000_000, "range_tolerance_mm": 3.0,
         },
         beam=1,
     )  # fmt: skip
     assert (run.code, run.error) == (0, "")
     told = run.json("summary.json")["doses"]["planned"]
-    ours = read_grid(run.out / "dose_planned.npz")
-    values = reference.pixel_array * float(reference.DoseGridScaling) / 1.1
-    dy, dx = map(float, reference.PixelSpacing)
-    x0, y0, z0 = map(float, reference.ImagePositionPatient)
-    offsets = np.array([float(value) for value in reference.GridFrameOffsetVector])
-    ny, nx = values.shape[1:]
-    axes = (x0 + dx * np.arange(nx), y0 + dy * np.arange(ny), z0 + offsets)
-    high = values > 0.5 * values.max()
-    z, y, x = np.nonzero(high)
-    points = np.stack([axes[0][x], axes[1][y], axes[2][z]], axis=1)
-    same = at(ours.dose_gy, ours, points)
-    ratios = same[same > 0] / values[high][same > 0]
-    print(json.dumps({
-        "summation": reference.DoseSummationType, "fractions": int(fractions), "uncertainty": told["uncertainty_percent"],
-        "reference max Gy": float(values.max()), "ours max Gy": float(ours.dose_gy.max()),
-        "mean ratio >50 %": float(ratios.mean()), "sd": float(ratios.std()),
-        "r80": told["r80_mm"], "expected r80": told["expected_r80_mm"],
-        "reference box": [[float(line[0]), float(line[-1])] for line in axes],
-    }, indent=1))  # fmt: skip
-    # As it is: absolute, nothing fitted.
-    assert 0.95 < float(ratios.mean()) < 1.05
+    reference, computed = real_dose(real_data), read_grid(run.out / "dose_planned.npz")
+    print(f"uncertainty {told['uncertainty_percent']:.2f} %, R80 {told['r80_mm']:.2f}, PSTAR {told['expected_r80_mm']:.2f}")
+    x, y, z = reference.axes_mm()
+    for source, depth in DEPTHS_MM.items():
+        ours = moved_y(computed, 43.7 - depth)
+        water = np.where(y[None, :, None] > PLAN06_ISOCENTRE_Y - depth + 1.24, reference.dose_gy, np.float32(0.0))
+        planes, rows, columns = np.nonzero(water > 0.5 * water.max())
+        same = at(ours.dose_gy, ours, np.stack([x[columns], y[rows], z[planes]], axis=1))
+        ratio = float(same.mean() / water[planes, rows, columns].mean())
+        rates = {}
+        for name, dose in (("in the water", water), ("everywhere", reference.dose_gy)):
+            found = gamma(replace(reference, dose_gy=dose), ours, Criteria())
+            rates[name] = f"{found.pass_percent:.2f} % of {found.points} points {name} ({found.outside} outside)"
+        print(f"isocentre at {depth} mm ({source}): ratio above 50 % {ratio:.4f}; gamma {'; '.join(rates.values())}")
+        assert 0.95 < ratio < 1.05
+    # The field lies where the planning system has it, to the left and right and to the head and feet: it is not symmetric.
+    for axis in (0, 2):
+        ours_and_theirs = []
+        for grid in (computed, reference):
+            places = grid.axes_mm()
+            part = grid.dose_gy[:, (places[1] > -75.0) & (places[1] < -40.0), :]
+            across = np.abs(places[2 - axis]) < 30.0
+            part = part[across] if axis == 0 else part[:, :, across]
+            ours_and_theirs.append(edges(part.mean(axis=(0, 1) if axis == 0 else (1, 2)), places[axis]))
+        print(f"{'xyz'[axis]}: field edges {ours_and_theirs[0]} here, {ours_and_theirs[1]} by the planning system")
+        assert ours_and_theirs[0] == pytest.approx(ours_and_theirs[1], abs=0.4)
+
+
+def moved_y(grid: DoseGrid, by_mm: float) -> DoseGrid:
+    x, y, z = grid.origin_mm
+    return replace(grid, origin_mm=(x, y + by_mm, z))
 
 
 def test_head_phantom_on_its_ct(real_data: Path, mcsquare: str, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def live(number: int, weeks: int, steps: int) -> None:
 
 
 def test_a_few_weeks() -> None:
-    live(1, weeks=30, steps=30)
+    live(1, weeks=15, steps=30)
 
 
 @pytest.mark.slow

@@ -120,7 +120,9 @@ class SlurmQueue:
     def fate(self, job_key: str) -> str:
         if job_key not in self._ends:
             # The controller forgets after some minutes; accounting, where a site has it, does not.
-            argv = ["-X", "--parsable2", "--noheader", "--name=" + job_key, "--format=state,exitcode,nodelist"]
+            # By itself it shows what happened since midnight.
+            argv = ["-X", "--parsable2", "--noheader", "--name=" + job_key, "--starttime=now-7days"]
+            argv.append("--format=state,exitcode,nodelist")
             try:
                 finished = self._ask("sacct", argv)
             except QueueProblem:
