@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import random
 import sys
@@ -14,6 +15,7 @@ from mqi.errors import DiskProblem, HostUnreachable
 from mqi.host.base import Blob, RemoteFile
 from mqi.host.pace import Pace
 from tests.agent.bench import DIGEST, RUN, Bench, sha256, wait_for
+from tests.host.sshd import Sshd
 
 DATA = random.Random(1).randbytes(3_000_000)
 BIG = "import random; open('big', 'wb').write(random.Random(1).randbytes(3_000_000))"
@@ -294,6 +296,40 @@ def test_killed_agent_is_silence(bench: Bench) -> None:
     with pytest.raises(HostUnreachable):
         bench.host.upload([(one, 0)], progress=slow)
     assert missing(bench, one)[one.sha256] <= one.size
+
+
+# --- much
+
+
+LARGE = 1100  # MiB: more than the 512 after which paramiko would negotiate new keys, and more than the host's 1024
+MAKE_LARGE = f"""
+import random
+with open('large', 'wb') as file:
+    for number in range({LARGE}):
+        file.write(random.Random(number).randbytes(1 << 20))
+"""
+
+
+@pytest.mark.slow
+def test_more_than_a_gibibyte_each_way_in_one_connection(tmp_path: Path, sshd: Sshd) -> None:
+    bench = Bench(tmp_path, ssh=sshd.ssh())
+    try:
+        bench.submit(bench.plan(bench.code("one-a1", MAKE_LARGE, time_limit_s=900.0)))
+        wait_for((bench.job("one-a1") / "exit.json").exists, "the large file", 900)
+        asked = {"verb": "outputs", "jobs": [f"{RUN}.one-a1"]}
+        entry = bench.ask(asked)[0]["jobs"][f"{RUN}.one-a1"]["files"][0]
+        assert entry["size"] == LARGE << 20
+        file = RemoteFile(f"{RUN}.one-a1", "large", entry["size"], entry["sha256"], tmp_path / "large")
+        before = sshd.counts()[0]
+        assert bench.host.download([file]).done == (file,)
+        one = Blob(entry["sha256"], entry["size"], file.target)
+        assert bench.host.upload([(one, 0)]).stored == (one.sha256,)
+        assert filecmp.cmp(stored(bench, one), file.target, shallow=False)
+        # And what follows on it: no key exchange was left half done.
+        assert missing(bench, one) == {}
+        assert sshd.counts()[0] == before
+    finally:
+        bench.stop()
 
 
 # --- not too fast

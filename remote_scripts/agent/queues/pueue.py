@@ -142,7 +142,8 @@ class PueueQueue:
             names.job_key(task.label)
         except Refused:
             return False
-        return os.path.realpath(task.path) == os.path.realpath(str(self._work.root))
+        root = str(self._work.root)
+        return task.path == root or os.path.realpath(task.path) == os.path.realpath(root)
 
     def _group_of(self, task: PueueTask) -> str:
         place = self._places.get(task.group)
