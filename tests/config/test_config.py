@@ -334,7 +334,8 @@ WRONG = [
 
 @pytest.mark.parametrize(("remark", "text", "expected"), WRONG)
 def test_what_is_wrong_is_said(tmp_path: Path, remark: str, text: str, expected: list[str] | None) -> None:
-    lines = mistakes(tmp_path, text)
+    # That Pueue and Slurm run on no Windows is said there of every local host, and tested below.
+    lines = [line for line in mistakes(tmp_path, text) if "on Windows the only queue is" not in line]
     if expected is None:
         assert lines
         return

@@ -261,8 +261,10 @@ WRITER = """
 import logging, sys
 from pathlib import Path
 from zoneinfo import ZoneInfo
+from mqi import logs
 from mqi.logs import start_logging, correlation
 from mqi.settings import Logging
+logs._LOCK_WAIT_S = 60.0  # on a busy machine: what waited in vain is appended to a file that may be full
 start_logging(Path(sys.argv[1]), Logging(format="json", max_bytes=65536), ZoneInfo("Asia/Seoul"))
 log = logging.getLogger("mqi.writer")
 sys.stdout.write("ready\\n"); sys.stdout.flush()

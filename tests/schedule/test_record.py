@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mqi.errors import ConfigurationProblem
@@ -25,6 +25,7 @@ ORDERS = st.builds(
 )
 
 
+@settings(deadline=None)  # it writes a file, and what else the machine does meanwhile is not its fault
 @given(order=ORDERS)
 def test_an_order_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, order: Order) -> None:
     path = tmp_path_factory.mktemp("record") / "mqi.schedule.json"
