@@ -37,7 +37,7 @@ PROGRAMS = {
     "osslsigncode": ("osslsigncode",),
 }
 # Of the development tools, those that the tests import.
-TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "jsonschema")
+TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "jsonschema", "scipy")
 # Newer ones call functions of the C library (crealf and others) that Wine 8 lacks.
 RUNS_UNDER_WINE = ("numpy<2",)
 
