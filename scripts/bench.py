@@ -75,6 +75,8 @@ def main() -> int:
     if unknown:
         print(f"there is no measure {unknown[0]!r}; known are {', '.join([*measures, *scripts])}")
         return 2
+    # With it every start would compile what nobody has compiled yet; installed programs never do.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     python = str(ensure("dev"))
     for name in chosen:
         print(f"{name} …", file=sys.stderr, flush=True)
