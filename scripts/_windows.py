@@ -65,12 +65,14 @@ def _end(number: int, _frame: FrameType | None) -> None:
 def _parts(wine: Wine, arguments: Sequence[str], slow: bool) -> list[tuple[str, int, float]]:
     """(name, exit code, seconds) of each part."""
     deselected = [option for test in WINE_CANNOT for option in ("--deselect", test)]
-    pytest = ["-m", "pytest", "-p", "no:cacheprovider", "--basetemp", r"C:\temp\pytest", *deselected]
+    pytest = ["-m", "pytest", "-p", "no:cacheprovider", *deselected]
+    # Each part has its own: what a runner of the one before still has open cannot be deleted on Windows.
+    first, second = ["--basetemp", r"C:\temp\pytest"], ["--basetemp", r"C:\temp\pytest-schedule"]
     # Two workers, as on Linux: most tests wait for processes.
     spread = ["-n", str(min(os.cpu_count() or 1, 8)), "--dist", "worksteal"]
     chosen = [] if slow else ["-m", "not slow"]
     if arguments:
-        return [_part(wine, "the chosen tests", [*pytest, *chosen, *arguments], LIMIT_TESTS_S)]
+        return [_part(wine, "the chosen tests", [*pytest, *first, *chosen, *arguments], LIMIT_TESTS_S)]
     shutil.rmtree(wine.drive_c / "temp" / "demo", ignore_errors=True)
     # The demo asks for it again, in a Python that may have no pip.
     install_mcsquare(Path(sys.executable), "win32")
@@ -78,11 +80,11 @@ def _parts(wine: Wine, arguments: Sequence[str], slow: bool) -> list[tuple[str, 
         _part(
             wine,
             "portable tests",
-            [*pytest, *spread, *chosen, f"--ignore={SCHEDULE}", *PORTABLE],
+            [*pytest, *first, *spread, *chosen, f"--ignore={SCHEDULE}", *PORTABLE],
             LIMIT_TESTS_S,
         ),
         _part(wine, "the demo's pipeline", ["-c", DEMO, r"C:\temp\demo"], LIMIT_DEMO_S),
-        _part(wine, "the schedule", [*pytest, "-v", SCHEDULE], LIMIT_SCHEDULE_S),
+        _part(wine, "the schedule", [*pytest, *second, "-v", SCHEDULE], LIMIT_SCHEDULE_S),
     ]
 
 
