@@ -2,7 +2,8 @@
 
 `run` is `subprocess.run` for mqi. On POSIX one interpreter per worker of pytest imports what mqi may import, and forks
 for each start; the child gets its own arguments, environment, folder and streams and is a process like any other, with
-an exit code, signals and locks of its own. On Windows, which cannot fork, a fresh interpreter is started each time.
+an exit code, signals and locks of its own. On Windows, which cannot fork, and with a PYTHONPATH a fresh interpreter is
+started each time.
 tests/cli/test_program.py, the wheel and the demo start mqi as users do.
 """
 
@@ -43,7 +44,8 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """`python -m mqi WORDS…` to its end, with nothing on its stdin; `environment`: all of it."""
     argv = [sys.executable, "-m", "mqi", *words]
-    if sys.platform == "win32":
+    # A Python that runs already does not look at PYTHONPATH again.
+    if sys.platform == "win32" or "PYTHONPATH" in environment:
         return subprocess.run(
             argv, capture_output=True, text=True, encoding="utf-8", timeout=timeout, check=False,
             stdin=subprocess.DEVNULL, env=dict(environment), cwd=folder,

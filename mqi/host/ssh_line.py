@@ -273,13 +273,13 @@ def read_secret(what: str, login: SshLogin, environ: Mapping[str, str]) -> str:
         place = f"the keyring (service {name}, user {login.user})"
         try:
             import keyring
-
-            found = keyring.get_password(name, login.user)
         except ImportError:
             raise AuthenticationProblem(
                 f"{what}: the keyring cannot be read: mqi was installed without it",
                 "pip install 'mqi[keyring]'",
             ) from None
+        try:
+            found = keyring.get_password(name, login.user)
         except Exception as error:  # its backends raise what they like
             raise AuthenticationProblem(f"{what}: {place} cannot be read ({_words(error)})", "") from error
     if not found:

@@ -86,6 +86,9 @@ def test_a_password_from_the_keyring(site: Installation, tmp_path: Path) -> None
     site.environment["PYTHONPATH"] = str(tmp_path / "keyrings")
     site.environment["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
     assert "the keyring (service mqi-gpu1, user mqi-nobody) has no password" in site.run("sync", code=77).stderr
+    site.environment["PYTHON_KEYRING_BACKEND"] = "not_there.Backend"
+    site.run("host", "release", "here")
+    assert "the keyring (service mqi-gpu1, user mqi-nobody) cannot be read" in site.run("sync", code=77).stderr
     site.environment["PYTHON_KEYRING_BACKEND"] = "of_the_test.Backend"
     site.run("host", "release", "here")
     site.run("sync")
