@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from _bench_transfer import trusted_sshd
 from bench import WORKFLOW, Place
 
-ROOT = Path(__file__).resolve().parents[1]
 DPDISPATCHER = "dpdispatcher==1.1.0"
 # Cases -> rounds of mqi and the floor. dpdispatcher takes minutes: one round.
 ROUNDS = {50: 3, 200: 2}
@@ -74,13 +74,10 @@ class Lab:
     """A sshd and a pueued of its own."""
 
     def __init__(self, root: Path) -> None:
-        sys.path.insert(0, str(ROOT))
-        from tests.agent.daemons import PueueStand
-        from tests.host.sshd import Sshd
-
         self.root = root
-        self.server = Sshd(root / "sshd")
-        self.server.trust()
+        self.server = trusted_sshd(root)
+        from tests.agent.daemons import PueueStand
+
         self.queue = PueueStand(root / "pueue")
         self.pueue = self.queue.queue(()).pueue
         self.queue.run("group", "add", "floor", "-p", str(SLOTS))

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 # A: like the CT of a case; B: like the logs of a delivery; C: one large file. (files, bytes each, rounds)
@@ -87,16 +88,22 @@ def login_only(given: dict[str, dict[str, str]]) -> None:
         connection.open()
 
 
+def trusted_sshd(root: Path) -> Any:
+    """The tests' sshd, on loopback, with its host key pinned; the caller stops it. Makes `tests` importable."""
+    sys.path.insert(0, str(ROOT))
+    from tests.host.sshd import Sshd
+
+    server = Sshd(root / "sshd")
+    server.trust()
+    return server
+
+
 class Lab:
     """A sshd, a source on each side, and the commands that are compared."""
 
     def __init__(self, root: Path) -> None:
-        sys.path.insert(0, str(ROOT))
-        from tests.host.sshd import Sshd
-
         self.root = root
-        self.server = Sshd(root / "sshd")
-        self.server.trust()
+        self.server = trusted_sshd(root)
         self.here, self.there, self.work = root / "here", root / "there", root / "work"
         login = self.server.ssh()
         self.address = f"{login.user}@127.0.0.1"

@@ -109,9 +109,6 @@ class Work:
     def blob(self, digest: str) -> Path:
         return self.store / names.digest(digest)[:2] / digest
 
-    def part(self, digest: str) -> Path:
-        return self.parts / names.digest(digest)
-
     def gpu_lock(self, uuid: str) -> Path:
         return self.gpus / (names.gpu(uuid) + ".lock")
 
