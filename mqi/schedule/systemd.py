@@ -32,6 +32,8 @@ def service(order: Order, place: Place, command: str) -> str:
         f'# managed by "mqi schedule install" for "{place.config}"',
         "[Unit]",
         f"Description=mqi {command}",
+        # A run takes less than a second, and systemd would refuse the sixth within ten.
+        "StartLimitIntervalSec=0",
     ]
     if order.backend == SYSTEMD:
         # A disk that is not mounted yet would look like a new installation without a database.
