@@ -12,7 +12,7 @@ import logging
 from pathlib import Path
 
 from mqi.errors import DiskProblem
-from mqi.results import replace
+from mqi.renaming import replace
 from mqi.store import Store
 
 # When a database that was used before came back: Unix seconds, in `meta`.

@@ -16,7 +16,7 @@ import secrets
 from pathlib import Path
 
 from mqi.errors import ConfigurationProblem, DiskProblem
-from mqi.results import replace
+from mqi.renaming import replace
 
 _WAIT_S = 10.0
 

@@ -12,13 +12,13 @@ import hashlib
 import itertools
 import json
 import os
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mqi.errors import DiskProblem
 from mqi.names import unique_names
+from mqi.renaming import replace, sync_folder
 from mqi.rows import Case
 
 PROVENANCE = "provenance.json"
@@ -248,33 +248,3 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     replace(part, path)
-
-
-def replace(source: Path, target: Path) -> None:
-    """os.replace; on Windows tried again for 2.5 s while a virus scanner or an indexer holds a file."""
-    _retrying(lambda: source.replace(target))
-
-
-def _retrying(act: Callable[[], object]) -> None:
-    wait_s = 0.05
-    while True:
-        try:
-            act()
-            return
-        except OSError as error:
-            # 5 access denied, 32 sharing violation, 33 lock violation: another program has it open.
-            if getattr(error, "winerror", None) not in (5, 32, 33) or wait_s > 1.0:
-                raise
-        time.sleep(wait_s)
-        wait_s *= 2
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in this folder survive a power cut. NTFS journals it by itself."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -34,7 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
 WARM = (
     "mqi.cli", "mqi.commands.pipeline", "mqi.commands.status", "mqi.commands.look", "mqi.commands.cases",
     "mqi.commands.progress", "mqi.config", "mqi.host.local", "mqi.host.ssh", "mqi.intake.plan", "mqi.logs",
-    "mqi.steps.cycle", "mqi.steps.scan", "mqi.steps.submit", "mqi.steps.sync", "mqi.steps.fetch", "mqi.yaml_reading",
+    "mqi.steps.bring_home", "mqi.steps.cycle", "mqi.steps.deliver", "mqi.steps.observe", "mqi.steps.place",
+    "mqi.steps.scan_folders", "mqi.steps.scan_study", "mqi.yaml_reading",
     "pydicom", "fabric", "tabulate", "typer.rich_utils",
 )  # fmt: skip
 

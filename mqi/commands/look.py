@@ -123,7 +123,7 @@ def _slot_name(job: Job) -> str:
 
 
 def _local_log(case: Case, job: Job) -> Path | None:
-    from mqi.steps.fetch import LOGS, log_name
+    from mqi.steps.bring_home import LOGS, log_name
 
     if not case.results_path:
         return None

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from queue import SimpleQueue
 
-# Virus scanners and indexers hold a new file for a moment (Windows only).
-_RETRY_DELAYS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
-_HELD_BY_SOMEBODY = (5, 32, 33)
+from mqi.renaming import replace
+
 # Several ask for the disk at the same time: file systems write one journal entry for all that do.
 _THREADS = 8
 # Open files that wait for it, at most.
@@ -73,16 +71,3 @@ def publish(pairs: Sequence[tuple[Path, Path]], flushing: Flushing) -> None:
         for folder in {target.parent for _, target in pairs}:
             flushing.finish(os.open(folder, os.O_RDONLY))
         flushing.wait()
-
-
-def replace(source: Path, target: Path) -> None:
-    """Path.replace, again for a while when Windows says that somebody holds the file. Raises OSError."""
-    for delay in _RETRY_DELAYS_S:
-        try:
-            source.replace(target)
-            return
-        except OSError as error:
-            if getattr(error, "winerror", None) not in _HELD_BY_SOMEBODY:
-                raise
-            time.sleep(delay)
-    source.replace(target)

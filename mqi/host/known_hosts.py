@@ -10,7 +10,7 @@ from paramiko.hostkeys import HostKeyEntry
 from paramiko.ssh_exception import SSHException
 
 from mqi.errors import ConfigurationProblem, DiskProblem
-from mqi.host.files import replace
+from mqi.renaming import replace
 from mqi.settings import SshLogin
 
 _LOCK_WAIT_S = 10.0

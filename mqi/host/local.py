@@ -18,8 +18,8 @@ from mqi.errors import ConfigurationProblem, DiskProblem
 from mqi.host.agent_host import AgentHost
 from mqi.host.channel import Channel
 from mqi.host.deploy import content_hash, script_files
-from mqi.host.files import replace
 from mqi.host.framing import Source
+from mqi.renaming import replace
 from mqi.resources import remote_scripts
 
 

@@ -1,7 +1,8 @@
 """One look at a study folder of the clinic's layout: what it means for the rows of its fractions.
 
-Reads the plan and the small text files of deliveries; writes nothing. What is submitted or settled keeps its
-deliveries for ever: they are claimed, and `mqi.intake.fractions` groups the others around them.
+Reads the plan and the small text files of deliveries; only `look_at_studies` writes. What is submitted or
+settled keeps its deliveries for ever: they are claimed, and `mqi.intake.fractions` groups the others around
+them.
 """
 
 from __future__ import annotations
@@ -25,12 +26,26 @@ from mqi.manifest import Entry, Manifest, hash_files
 from mqi.rows import Case, dumps
 from mqi.settings import WatchFolder
 from mqi.site import Site
-from mqi.steps.findings import Finding, identity_of
+from mqi.steps import StepReport
+from mqi.steps.findings import Finding, identity_of, record
 from mqi.steps.judge_fraction import OTHER_PLAN, Judging, PlanRead, judge_open, read_study_plan
-from mqi.studies import StudyRow, fractions, is_old, study
+from mqi.studies import StudyRow, fractions, is_old, put_study, study
 
 _OF_ITS_OWN = "its fractions are cases of their own"
 _GONE = "its delivery folders have vanished"
+
+
+def look_at_studies(site: Site, watch: WatchFolder, units: list[Unit], report: StepReport) -> None:
+    """Look at study folders, whose fractions are cases: read first, then write all of it at once."""
+    seen = [look_at_study(site, watch, unit) for unit in units]
+    if not any(findings or changed for findings, _row, changed in seen):
+        return
+    with site.store.together():
+        for findings, row, changed in seen:
+            for finding in findings:
+                record(site.store, finding, report)
+            if changed:
+                put_study(site.store, row)
 
 
 def look_at_study(site: Site, watch: WatchFolder, unit: Unit) -> tuple[list[Finding], StudyRow, bool]:

@@ -39,6 +39,9 @@ SUBMIT_AT_ONCE = """\
 
 
 def _submit_at_once(site: Site, report: StepReport) -> StepReport:
+    from mqi.steps.deliver import deliver
+    from mqi.steps.place import place_new_cases
+
     place_new_cases(site, report)
 """
 

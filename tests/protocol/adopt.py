@@ -1,6 +1,6 @@
 """What the host knows and the database does not: newer plans and receipts. Pure.
 
-Repeats mqi.steps.adopt.adopt_receipt, mqi.steps.submit._freeze_above and mqi.steps.sync._take_over.
+Repeats mqi.steps.adopt.adopt_receipt, mqi.steps.deliver._freeze_above and mqi.steps.observe._take_over.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The step fetch: results home, then release and purge. Pure.
 
-Repeats mqi.steps.fetch (_what_is_missing, _not_there, _complete, _release) and mqi.steps.purge.
+Repeats mqi.steps.bring_home (_not_there, _complete), mqi.steps.downloads.what_is_missing, mqi.steps.fetch._release
+and mqi.steps.purge.
 """
 
 from __future__ import annotations

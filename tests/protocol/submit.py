@@ -1,6 +1,6 @@
 """The step submit: begin, offer, hand over. Pure.
 
-Repeats mqi.steps.begin (begin, refreeze, _check_wishes) and mqi.steps.submit (_offer, _freeze_above, _adopt,
+Repeats mqi.steps.begin (begin, refreeze, _check_wishes) and mqi.steps.deliver (_offer, _freeze_above, _adopt,
 _hand_over, _settle).
 """
 

@@ -1,6 +1,6 @@
 """The step sync: wishes to the host, news from it, conclusions. Pure.
 
-Repeats mqi.steps.sync: _wish_answered, _not_taken, _take_over, _take_over_newer, _observe, _conclude,
+Repeats mqi.steps.observe: _wish_answered, _not_taken, _take_over, _take_over_newer, _observe, _conclude,
 _conclude_cancel.
 """
 
