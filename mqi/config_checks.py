@@ -195,7 +195,7 @@ def _check_workflows(values: Values, reading: Reading) -> list[Mistake]:
         if key in reading.lines and not os.path.isfile(path):  # noqa: PTH113  Path.is_file may raise
             reading.wrong(key, f"there is no file {path}, or it may not be read")
             continue
-        workflow, mistakes = read_workflow(path, name)
+        workflow, mistakes = read_workflow(path, name, reading.read)
         others += mistakes
         if workflow is not None:
             loaded[name] = workflow

@@ -174,9 +174,11 @@ def load_workflow(path: Path, name: str | None = None) -> Workflow:
     raise ConfigurationProblem("\n".join(lines), "correct the file and run the command again")
 
 
-def read_workflow(path: Path, name: str | None = None) -> tuple[Workflow | None, list[Mistake]]:
-    """The workflow, or None and all the mistakes."""
-    reading = Reading(path)
+def read_workflow(
+    path: Path, name: str | None = None, read: dict[Path, bytes] | None = None
+) -> tuple[Workflow | None, list[Mistake]]:
+    """The workflow, or None and all the mistakes. `read` collects what was read, by file."""
+    reading = Reading(path, read=read)
     node = parse(reading)
     if reading.mistakes:
         return None, reading.mistakes

@@ -63,12 +63,18 @@ class Mistake(NamedTuple):
 class Reading:
     """One file being read: where its values stand, and the mistakes met so far.
 
-    Without `environ`, `${VAR}` is ordinary text in this file.
+    Without `environ`, `${VAR}` is ordinary text in this file. `read` collects what was read, by file.
     """
 
-    def __init__(self, file: Path, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        file: Path,
+        environ: Mapping[str, str] | None = None,
+        read: dict[Path, bytes] | None = None,
+    ) -> None:
         self.file = file
         self.environ = environ
+        self.read = {} if read is None else read
         self.mistakes: list[Mistake] = []
         self.lines: dict[Key, int] = {}
 
@@ -194,7 +200,7 @@ def parse(reading: Reading) -> Node | None:
 def _text(reading: Reading) -> str | None:
     try:
         with reading.file.open("rb") as stream:
-            data = stream.read(_MAX_BYTES + 1)
+            data = reading.read[reading.file] = stream.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         reading.wrong((), "does not exist")
         return None

@@ -36,9 +36,10 @@ class Invocation:
     def settings(self) -> Settings:
         """The configuration. Raises ConfigurationProblem."""
         if self._settings is None:
-            from mqi.config import find_config, load_settings
+            from mqi.config_place import find_config
+            from mqi.remembered import load_remembered
 
-            self._settings = load_settings(find_config(self.config, os.environ, Path.cwd()), os.environ)
+            self._settings = load_remembered(find_config(self.config, os.environ, Path.cwd()), os.environ)
         return self._settings
 
     @contextmanager

@@ -143,7 +143,7 @@ def remove(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
 ) -> None:
     """Take from the schedulers what `mqi schedule install` has put there for this configuration."""
-    from mqi.config import find_config
+    from mqi.config_place import find_config
     from mqi.schedule.computer import look_around
     from mqi.schedule.remove import remove as take
 

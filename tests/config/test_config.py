@@ -17,8 +17,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mqi.config import find_config, load_settings, user_config
+from mqi.config import load_settings
 from mqi.config_keys import FILE, HOST_TYPES, HostType, schema
+from mqi.config_place import find_config, user_config
 from mqi.errors import ConfigurationProblem
 from mqi.resources import packaged_config
 from mqi.settings import HostSettings, Logging, Pueue, Retention, Slurm, Timing, Transfer, WatchFolder
