@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import sys
 from pathlib import Path
@@ -74,8 +73,6 @@ def main() -> NoReturn:
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8" if not stream.isatty() else None, errors="backslashreplace")
     _stop_cleanly()
-    # A command lives for a second; looking for garbage each time that another module has loaded costs it a tenth.
-    gc.set_threshold(50_000)
     try:
         app(standalone_mode=True)
     except MqiError as error:

@@ -30,14 +30,15 @@ if TYPE_CHECKING:
 
 # Their warnings explain connections. pydicom is not among them: its warnings quote what a plan contains.
 _LIBRARIES = ("paramiko", "fabric", "invoke")
-_FILE_NAME = re.compile(r"mqi-(\d{4}-\d{2}-\d{2})(?:\.(\d{1,6}))?\.log")
+_FILE_NAME = r"mqi-(\d{4}-\d{2}-\d{2})(?:\.(\d{1,6}))?\.log"
 _LOCK_NAME = "mqi-logs.lock"
 _LOCK_WAIT_S = 2.0
 # After a wait in vain, records are appended without the lock for this long: a suspended process that
 # holds it must not slow every other one down.
 _LOCK_PAUSE_S = 60.0
 # Everything that could begin a new line, or move the cursor of the terminal that shows the file.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+# Compiled when the first record is written: most runs write none.
+_CONTROLS = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]"
 
 _correlation: ContextVar[str] = ContextVar("mqi_correlation", default="")
 
@@ -126,7 +127,7 @@ def _message(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     if record.stack_info:
         text += "\n" + record.stack_info
     text = text.replace("\r\n", "\n")
-    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+    return re.sub(_CONTROLS, lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 class DailyFiles(logging.Handler):
@@ -200,7 +201,7 @@ class DailyFiles(logging.Handler):
         highest = 0
         oldest = today - timedelta(days=self._keep_days)
         for name in os.listdir(self._folder):
-            match = _FILE_NAME.fullmatch(name)
+            match = re.fullmatch(_FILE_NAME, name)
             if match is None:
                 continue
             try:

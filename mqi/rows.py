@@ -1,6 +1,6 @@
 """Rows of the database as frozen values. Named tuples: `settings` says why."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: a named tuple would compile every one of them, at every start.
 
 import json
 import sqlite3

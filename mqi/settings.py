@@ -4,7 +4,7 @@ Times are seconds (float), sizes are bytes (int), unless a name says otherwise. 
 making a frozen dataclass takes six times as long, and every command makes all of them when it starts.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: a named tuple would compile every one of them, at every start.
 
 from collections.abc import Mapping
 from dataclasses import dataclass

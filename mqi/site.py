@@ -7,18 +7,18 @@ import logging
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mqi.age import notice_older_database
 from mqi.errors import HOST_ERRORS, ConfigurationProblem, DiskProblem, HostRefused, MqiError
-from mqi.host.base import Answer, Blob, DownloadOutcome, Host, RemoteFile, UploadOutcome
-from mqi.host_state import host_state, trouble_of
 from mqi.installation import name_at, times_lost
 from mqi.moved import notice_other_computer
-from mqi.policy import backoff_s, resource_rows
 from mqi.rows import Case
 from mqi.settings import HostSettings, Settings
 from mqi.store import Store
+
+if TYPE_CHECKING:
+    from mqi.host.base import Answer, Blob, DownloadOutcome, Host, RemoteFile, UploadOutcome
 
 log = logging.getLogger("mqi.site")
 T = TypeVar("T")
@@ -83,9 +83,12 @@ class Site:
 
     def later(self, case: Case) -> dict[str, Any]:
         """Columns that postpone a case: the more tries failed, the longer."""
-        timing = self.settings.timing
-        wait_s = backoff_s(case.attempts + 1, timing.backoff_first_s, timing.backoff_max_s)
-        return {"attempts": case.attempts + 1, "next_try_at": self.now() + wait_s}
+        return {"attempts": case.attempts + 1, "next_try_at": self.now() + self._wait_s(case.attempts + 1)}
+
+    def _wait_s(self, failures: int) -> float:
+        from mqi.policy import backoff_s
+
+        return backoff_s(failures, self.settings.timing.backoff_first_s, self.settings.timing.backoff_max_s)
 
     # --- errors --------------------------------------------------------------------------------------
 
@@ -121,6 +124,8 @@ class Site:
         row = self.store.host(name)
         if row is None or row.next_try_at is None or row.next_try_at <= self.now():
             return ""
+        from mqi.host_state import host_state
+
         return host_state(row, 0, self.now()).sentence(self.now(), self.settings.timezone)
 
     def ask(self, name: str, calls: Sequence[Mapping[str, Any]]) -> Answer:
@@ -179,21 +184,23 @@ class Site:
         )
 
     def _note_failure(self, name: str, error: MqiError) -> None:
+        from mqi.host_state import trouble_of
+
         row = self.store.host(name)
         failures = (row.failures if row else 0) + 1
-        timing = self.settings.timing
-        wait_s = backoff_s(failures, timing.backoff_first_s, timing.backoff_max_s)
         self.store.put_host(
             name,
             last_attempt_at=self.now(),
             failures=failures,
-            next_try_at=self.now() + wait_s,
+            next_try_at=self.now() + self._wait_s(failures),
             last_error=str(error),
             trouble=trouble_of(error),
         )
         self.store.resources_unknown(name)
 
     def _note_answer(self, name: str, answer: Answer) -> Answer:
+        from mqi.policy import resource_rows
+
         with self.store.together():
             row = self.store.host(name)
             same = row is not None and row.work_id == answer.work_id
@@ -239,7 +246,7 @@ class Site:
         strikes = (row.strikes if row else 0) + 1
         log.warning("host %s gets no new cases for a while: %s", name, why)
         self.store.put_host(
-            name, strikes=strikes, strike_reason=why, no_cases_until=self.now() + self._strike_wait_s(strikes)
+            name, strikes=strikes, strike_reason=why, no_cases_until=self.now() + self._wait_s(strikes)
         )
 
     def praise(self, name: str) -> None:
@@ -252,11 +259,7 @@ class Site:
         """A case goes to a host after strikes: one, and no other before this one has told something."""
         row = self.store.host(name)
         if row is not None and row.strikes:
-            self.store.put_host(name, no_cases_until=self.now() + self._strike_wait_s(row.strikes))
-
-    def _strike_wait_s(self, strikes: int) -> float:
-        timing = self.settings.timing
-        return backoff_s(strikes, timing.backoff_first_s, timing.backoff_max_s)
+            self.store.put_host(name, no_cases_until=self.now() + self._wait_s(row.strikes))
 
     def _case_of(self, job_key: str) -> int | None:
         case = self.store.case_with_key(job_key.split(".", 1)[0])

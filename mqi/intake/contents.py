@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mqi.intake.delivery import is_delivery
 from mqi.intake.files import kind_of, reason_of
 from mqi.intake.unit import LASTING_NAMES, name_pattern, storable
 from mqi.names import is_unsafe_on_windows
@@ -64,7 +63,11 @@ class Rules(NamedTuple):
         if any(self.require.match(name) for name, _ in contents.files):
             return True
         # A study whose plan is still to come is seen, too.
-        return self.deliveries and any(is_delivery(name) for name, _ in contents.folders)
+        if not self.deliveries:
+            return False
+        from mqi.intake.delivery import is_delivery  # other layouts do without it
+
+        return any(is_delivery(name) for name, _ in contents.folders)
 
 
 @dataclass(slots=True)

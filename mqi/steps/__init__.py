@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 
-
-@dataclass(slots=True)
 class StepReport:
     """What a step did, for the screen: counts by word, and lines worth reading."""
 
-    step: str
-    counts: dict[str, int] = field(default_factory=dict)
-    lines: list[str] = field(default_factory=list)
+    def __init__(
+        self, step: str, counts: dict[str, int] | None = None, lines: list[str] | None = None
+    ) -> None:
+        self.step = step
+        self.counts = counts or {}
+        self.lines = lines or []
 
     def add(self, what: str, line: str = "") -> None:
         """Count one `what`, and keep its line."""
