@@ -31,6 +31,7 @@ Row = tuple[str, str, str]
 
 def client(words: list[str]) -> None:
     """What is measured of mqi: `up` asks, sends what is missing; `down` asks, fetches. One process, one connection."""
+    import mqi.__main__  # noqa: F401  as every start of mqi: it looks for garbage less often
     from mqi.host import open_host
     from mqi.host.base import Blob, RemoteFile
     from mqi.settings import HostSettings, Ssh

@@ -112,8 +112,9 @@ def test_a_disk_that_fails_is_heard_once(kind: Callable[[], OurFlushing], tmp_pa
 def test_ssh_is_imported_without_what_nobody_uses() -> None:
     code = (
         "import sys; from mqi.host.lean import import_fabric; import_fabric()\n"
-        "assert 'asyncio' not in sys.modules and 'unittest' not in sys.modules, 'invoke brought them'\n"
-        "import unittest.mock, mqi.host.ssh\n"
+        "for name in ('asyncio', 'unittest', 'yaml'): assert name not in sys.modules, f'invoke brought {name}'\n"
+        "import unittest.mock, invoke.config, mqi.host.ssh\n"
         "assert unittest.mock.Mock(return_value=3)() == 3\n"
+        "assert invoke.config.yaml.safe_load('a: 1') == {'a': 1}\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
