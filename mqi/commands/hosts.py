@@ -79,8 +79,19 @@ def trust(
             typer.echo(line)
 
     keys = trust_all(name, ssh, fingerprint or (), replace, agreed, tell)
+    _ask_again(invoked, name)
     if invoked.as_json:
         invoked.print("", {"known_hosts": str(ssh.known_hosts), "keys": keys})
+
+
+def _ask_again(invoked: Invocation, name: str) -> None:
+    """The next run asks the host: what it waited for after the refusals has been done."""
+    if not invoked.settings.paths.database.exists():
+        return  # nothing has been refused yet
+    with invoked.store() as store:
+        row = store.host(name)
+        if row is not None and row.next_try_at is not None:
+            store.put_host(name, next_try_at=None)
 
 
 def wheels(

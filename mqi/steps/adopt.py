@@ -49,14 +49,19 @@ def columns_of_plan(site: Site, case: Case, plan: Mapping[str, Any]) -> dict[str
     }
 
 
-def adopt_plan(site: Site, case: Case, plan: Mapping[str, Any]) -> None:
-    """The host's plan in place of that of a `submitting` case."""
+def adopt_plan(
+    site: Site,
+    case: Case,
+    plan: Mapping[str, Any],
+    words: str = "the host already holds this run; taken over from there",
+) -> None:
+    """The host's plan in place of that of a `submitting` case; `words` tell why."""
     with site.store.together():
         adopt_jobs(site, case, plan)
         site.store.record(
             case,
             Event.ACCEPT,
-            "the host already holds this run; taken over from there",
+            words,
             submitted_at=site.now(),
             retry=None,
             **columns_of_plan(site, case, plan),

@@ -13,10 +13,10 @@ from typing import Any
 from mqi.case import Event, State
 from mqi.errors import HOST_ERRORS, ConfigurationProblem, HostRefused
 from mqi.host.base import Blob
-from mqi.job import JobState
+from mqi.job import JobState, can_move
 from mqi.logs import correlation
 from mqi.manifest import Manifest
-from mqi.planning import jobs_of_receipt
+from mqi.planning import jobs_of_plan, jobs_of_receipt, needs_of
 from mqi.rows import Case
 from mqi.site import Site
 from mqi.steps import StepReport
@@ -252,8 +252,33 @@ def _settle(site: Site, case: Case, reply: dict[str, Any], report: StepReport) -
         _adopt(site, case, {"receipt": reply.get("receipt")}, report)
     elif outcome == "inputs_missing":
         _postpone_quietly(site, case, "the host lacks some inputs; they are sent in the next run")
+    elif _is_on_its_way(site, case, reply.get("plan")):
+        _not_taken(site, case, reply, report)
     else:
-        _refused(site, case, HostRefused(str(reply.get("reason") or "no reason given"), "refused"), report)
+        refusal = HostRefused(str(reply.get("reason") or "no reason given"), "refused")
+        _refused(site, case, refusal, report, spent=int(reply.get("serial") or 0))
+
+
+def _is_on_its_way(site: Site, case: Case, plan: Mapping[str, Any] | None) -> bool:
+    """Whether the host has a plan of this run of which something can still move, for all that is known here. The one
+    before a retry has ended; one whose acceptance was not heard of has not."""
+    if plan is None or plan["digest"] != case.run_digest:
+        return False
+    known = {job.job_key: job for job in site.store.jobs(case.case_id, all_attempts=True)}
+    jobs = [known.get(job.job_key, job) for job in jobs_of_plan(plan, case.case_id)]
+    return can_move(jobs, needs_of(plan))
+
+
+def _not_taken(site: Site, case: Case, reply: Mapping[str, Any], report: StepReport) -> None:
+    """The run goes on there by an earlier plan: a case that failed now would be one that still computes."""
+    reason = str(reply.get("reason") or "no reason given")
+    site.met(
+        HostRefused(f"{case.host} did not take the newest plan of case {case.case_id}: {reason}", "refused")
+    )
+    # The serial that was refused is spent: the next wish is newer than both.
+    plan = {**reply["plan"], "serial": max(int(reply["plan"]["serial"]), int(reply.get("serial") or 0))}
+    adopt_plan(site, case, plan, f"{case.host} goes on with the plan before; of the newest it says: {reason}")
+    report.add("refused", f"case {case.case_id}: goes on as before, {reason}")
 
 
 def _accepted(site: Site, case: Case) -> None:
@@ -268,11 +293,13 @@ def _accepted(site: Site, case: Case) -> None:
     log.info("handed over")
 
 
-def _refused(site: Site, case: Case, refusal: HostRefused, report: StepReport) -> None:
+def _refused(site: Site, case: Case, refusal: HostRefused, report: StepReport, *, spent: int = 0) -> None:
+    """`spent`: the highest serial that the host has refused; a restored database may not know it."""
     site.met(refusal)
     site.strike(case.host, f"it refused a case: {refusal}")
     hint = refusal.hint or f"correct the cause, then: mqi retry {case.case_id}"
-    site.store.record(case, Event.REFUSE, f"{case.host} refused it: {refusal}", hint=hint, retry=None)
+    words, serial = f"{case.host} refused it: {refusal}", max(case.plan_serial, spent)
+    site.store.record(case, Event.REFUSE, words, hint=hint, retry=None, plan_serial=serial)
     report.add("refused", f"case {case.case_id}: refused, {refusal}")
 
 

@@ -71,12 +71,13 @@ def _wish_answered(site: Site, case: Case, raw: Mapping[str, Any]) -> None:
         _take_over(site, case, raw["plan"])
     elif outcome in ("refused", "inputs_missing") and raw.get("plan"):
         lacks = "it lacks some inputs, which a retry sends again"
-        _not_taken(site, case, raw["plan"], lacks if outcome == "inputs_missing" else str(raw.get("reason")))
+        reason = lacks if outcome == "inputs_missing" else str(raw.get("reason"))
+        _not_taken(site, case, raw["plan"], reason, spent=int(raw.get("serial") or 0))
     else:
         log.warning("the host did not take the changed plan: %s", raw.get("message") or outcome)
 
 
-def _not_taken(site: Site, case: Case, plan: Mapping[str, Any], reason: str) -> None:
+def _not_taken(site: Site, case: Case, plan: Mapping[str, Any], reason: str, *, spent: int) -> None:
     """The host stays with the plan that it has: what it did not take is over, and said, not asked for again."""
     planned = {str(job["job_key"]) for job in plan["jobs"]}
     words = f"{case.host} does not take it: {reason}"
@@ -85,13 +86,15 @@ def _not_taken(site: Site, case: Case, plan: Mapping[str, Any], reason: str) -> 
         site.store.put_jobs(
             job._replace(state=JobState.FAILED, exit_kind="refused", reason=words) for job in refused
         )
-        # The serial that was refused is spent: the next wish is newer than both.
+        # The serial that was refused is spent: the next wish is newer than both. A restored database may not know it.
+        serial = max(case.plan_serial, spent)
         site.store.note(
             case,
             "not taken",
             words,
-            plan=dumps({**plan, "serial": case.plan_serial}),
-            host_serial=case.plan_serial,
+            plan=dumps({**plan, "serial": serial}),
+            plan_serial=serial,
+            host_serial=serial,
             held=int(plan["held"]),
             priority=int(plan["priority"]),
         )

@@ -115,7 +115,8 @@ def accept(work: Work, settings: Settings, plan: Any, order: int) -> Dict[str, A
 
     The answer's `outcome`: accepted, same, newer (this one is late, or goes back to an earlier attempt: nothing was
     changed, whichever serial is the higher one), inputs_missing,
-    refused, receipt (the run was purged; this plan is not newer than what ran).
+    refused (which stays so: no plan with this serial or a lower one is taken later, unless it is a cancel), receipt
+    (the run was purged; this plan is not newer than what ran).
     """
     check(plan)
     run = work.run(plan["run_key"])
@@ -123,9 +124,13 @@ def accept(work: Work, settings: Settings, plan: Any, order: int) -> Dict[str, A
     known = stored.plan if stored else receipt
     answer: Dict[str, Any] = {"plan": stored.plan if stored else None, "missing": [], "reason": "", "receipt": receipt}
     if known is not None and known["digest"] != plan["digest"]:
-        return dict(answer, outcome="refused", reason="this run key belongs to other inputs on this host")
+        return dict(answer, outcome="refused", plan=None, reason="this run key belongs to other inputs on this host")
     if stored is not None and stored.plan == plan:
         return dict(answer, outcome="same")
+    refusal = read_json_object(run.refusal)
+    if refusal is not None and plan["serial"] <= refusal["serial"] and not plan["cancel"]:
+        # Told once, or lost on its way and late: whoever heard the no goes by it.
+        return dict(answer, outcome="refused", reason=refusal["reason"], serial=refusal["serial"])
     if stored is not None and plan["serial"] <= stored.serial:
         return dict(answer, outcome="newer")
     if stored is None and receipt is not None and plan["serial"] <= receipt["serial"]:
@@ -139,7 +144,9 @@ def accept(work: Work, settings: Settings, plan: Any, order: int) -> Dict[str, A
             return dict(answer, outcome="inputs_missing", missing=missing)
         reason = _obstacle(work, settings, plan, run, receipt or {})
         if reason:
-            return dict(answer, outcome="refused", reason=reason)
+            run.refusal.parent.mkdir(parents=True, exist_ok=True)
+            write_json(run.refusal, {"serial": plan["serial"], "reason": reason, "at": time.time()})
+            return dict(answer, outcome="refused", reason=reason, serial=plan["serial"])
         _build(work, run, plan)
     run.folder.mkdir(parents=True, exist_ok=True)
     # Before the plan is known: killed in between, nobody would send this plan again to a run that has it.
@@ -156,6 +163,8 @@ def accept(work: Work, settings: Settings, plan: Any, order: int) -> Dict[str, A
     )
     fsync_folder(work.runs)
     remove(run.pin)
+    if refusal is not None and refusal["serial"] < plan["serial"]:
+        remove(run.refusal)
     return dict(answer, outcome="accepted", plan=plan)
 
 

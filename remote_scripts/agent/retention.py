@@ -19,6 +19,9 @@ from agent.store import collect
 from agent.survey import Listing
 from agent.work import RunPaths, Work
 
+# A refusal is remembered for so long: no request is late by more.
+REFUSALS_KEPT_S = 7 * 86400.0
+
 
 def release(work: Work, settings: Settings, listing: Listing, run_key: str, serial: int) -> Dict[str, Any]:
     """Marks a run as fetched: it is not fed any more and may be purged. Repeatable.
@@ -47,7 +50,7 @@ def release(work: Work, settings: Settings, listing: Listing, run_key: str, seri
 def sweep(work: Work) -> None:
     """Removes what writers left that were killed before their rename. Everything in these folders is
     written under the agent's lock, so whoever holds it knows that no writer lives."""
-    folders = [work.root, work.pins, work.receipts]
+    folders = [work.root, work.pins, work.refusals, work.receipts]
     folders += list((work.queue / "local").glob("*/tasks"))
     for folder in folders:
         _remove_temporaries(folder)
@@ -126,7 +129,15 @@ def purge(
     if not dry_run:
         refused += _remove_hidden(work)
         freed += collect(work, time.time())
+        _forget_refusals(work, time.time())
     return {"purged": purged, "bytes": freed, "refused": refused}
+
+
+def _forget_refusals(work: Work, now: float) -> None:
+    """What nobody can be late for any more."""
+    for path in sorted(work.refusals.glob("*.json")):
+        if now - path.stat().st_mtime > REFUSALS_KEPT_S:
+            remove(path)
 
 
 def _why_not(run: RunPaths, stored: StoredPlan, settings: Settings, listing: Listing) -> str:
@@ -140,6 +151,7 @@ def _why_not(run: RunPaths, stored: StoredPlan, settings: Settings, listing: Lis
 def _hide_run(work: Work, run: RunPaths) -> None:
     """Gone under its name in one moment: a purge that is killed leaves no half of a run. Raises OSError."""
     remove(run.pin)
+    remove(run.refusal)
     if run.folder.exists():
         os.rename(str(run.folder), str(work.runs / (".purged.%s.%s" % (run.key, unique()))))
         fsync_folder(work.runs)

@@ -67,6 +67,11 @@ class RunPaths:
         return self._work.receipts / (self.key + ".json")
 
     @property
+    def refusal(self) -> Path:
+        """The highest serial of this run that was refused, and why."""
+        return self._work.refusals / (self.key + ".json")
+
+    @property
     def pin(self) -> Path:
         return self._work.pins / (self.key + ".json")
 
@@ -92,6 +97,7 @@ class Work:
         self.parts = self.root / "store" / "part"
         self.upload_lock = self.root / "store" / "upload.lock"
         self.pins = self.root / "pins"
+        self.refusals = self.root / "refusals"
         self.runs = self.root / "runs"
         self.receipts = self.root / "receipts"
         self.queue = self.root / "queue"

@@ -168,9 +168,11 @@ def test_plans_that_this_host_cannot_do(bench: Bench) -> None:
     outcomes = {}
     for name, plan in {
         "unknown scripts": bench.plan(scripts="0" * 32),
-        "an unknown group": bench.plan(bench.code("one-a1", group="big")),
-        "an unknown need": bench.plan(bench.code("one-a1", "", "two-a1")),
-        "an input that is not there": bench.plan(inputs=[{"n": "000001", "path": "x", "size": 1, "sha256": "0" * 64}]),
+        "an unknown group": bench.plan(bench.code("one-a1", group="big"), serial=2),
+        "an unknown need": bench.plan(bench.code("one-a1", "", "two-a1"), serial=3),
+        "an input that is not there": bench.plan(
+            inputs=[{"n": "000001", "path": "x", "size": 1, "sha256": "0" * 64}], serial=4
+        ),
     }.items():
         reply = bench.ask({"verb": "plan", "plan": plan})[0]
         outcomes[name] = (reply["outcome"], bool(reply["reason"]), reply["missing"])
@@ -180,6 +182,29 @@ def test_plans_that_this_host_cannot_do(bench: Bench) -> None:
         "an unknown need": ("refused", True, []),
         "an input that is not there": ("inputs_missing", False, ["0" * 64]),
     }
+
+
+def test_what_is_refused_stays_refused(bench: Bench) -> None:
+    """Also what was sent before it and comes later; a cancel is always welcome, and so is whatever is newer."""
+    group = bench.code("one-a1", group="big")
+    refused = bench.ask({"verb": "plan", "plan": bench.plan(group, serial=5)})[0]
+    assert (refused["outcome"], refused["serial"], refused["plan"]) == ("refused", 5, None)
+    late = bench.ask({"verb": "plan", "plan": bench.plan(serial=4)})[0]
+    assert (late["outcome"], late["serial"], late["reason"]) == ("refused", 5, refused["reason"])
+    assert not (bench.work / "runs").exists()
+    assert bench.submit(bench.plan(serial=4, cancel=True)) == "accepted"
+    assert bench.submit(bench.plan(serial=5)) == "refused"
+    assert bench.submit(bench.plan(bench.code("one-a2"), serial=6)) == "accepted"
+    assert bench.exit("one-a2")["kind"] == "ok"
+    assert list((bench.work / "refusals").iterdir()) == []
+    # It goes with the run, and by itself when nobody can be late any more.
+    assert bench.submit(bench.plan(bench.code("one-a3", group="big"), serial=7)) == "refused"
+    (note,) = (bench.work / "refusals").iterdir()
+    bench.ask({"verb": "purge", "run_keys": [], "dry_run": False})
+    assert note.exists()
+    os.utime(note, (time.time() - 8 * 86400,) * 2)
+    bench.ask({"verb": "purge", "run_keys": [], "dry_run": False})
+    assert not note.exists()
 
 
 def test_same_newer_and_another_digest(bench: Bench) -> None:
@@ -355,7 +380,7 @@ def test_release_purge_and_what_a_receipt_answers(bench: Bench) -> None:
     assert bench.ask({"verb": "plan", "plan": {**plan, "digest": RUN + "1" * 52}})[0]["outcome"] == "refused"
     # A retry is welcome, but no job key has a second life.
     assert bench.submit({**plan, "serial": 2}) == "refused"
-    again = bench.plan(bench.traced("one-a2"), inputs=inputs, serial=2)
+    again = bench.plan(bench.traced("one-a2"), inputs=inputs, serial=3)
     assert bench.submit(again) == "accepted"
     assert bench.exit("one-a2")["kind"] == "ok"
     bench.ask({"verb": "release", "run_key": RUN, "serial": 9}, {"verb": "purge", "run_keys": [RUN], "dry_run": False})

@@ -87,12 +87,16 @@ def test_through_a_jump_host(tmp_path: Path, own_sshd: Sshd) -> None:
     user = own_sshd.ssh().user
     jump = f"{{address: 127.0.0.1, port: {own_sshd.port}, user: {user}, key: {own_sshd.key}}}"
     site = install_far(tmp_path / "site", behind, jump=jump)
+    config = site.root / "mqi.yaml"
+    text = config.read_text(encoding="utf-8")
+    assert "backoff_first: 1s, backoff_max: 2s" in text
+    config.write_text(text.replace("backoff_first: 1s, backoff_max: 2s", "backoff_first: 1h, backoff_max: 1h"), "utf-8")
     try:
         assert "the jump host of here" in site.run("sync", code=77).stderr
         keys = [fingerprint_of(server.folder / "host_key.pub") for server in (own_sshd, behind)]
         site.run("host", "trust", "here", "--fingerprint", keys[0], code=77)  # the jump host's alone
         site.run("host", "trust", "here", "--fingerprint", keys[0], "--fingerprint", keys[1])
-        site.run("sync")
+        site.run("sync")  # at once, although the refusal before is an hour's reason to wait
         assert own_sshd.counts()[1] == 0
         assert behind.counts() == (1, 1)
     finally:

@@ -45,7 +45,11 @@ def followed(row: Row, guards: Guards) -> Row:
     kept = next_attempts(len(row.jobs), row.jobs, row.retry == "all" or row.purged) == row.jobs
     if row.status == COMPLETED and kept:
         return row._replace(retry="")
-    return row._replace(status=NEW)
+    return _again(row)
+
+
+def _again(row: Row) -> Row:
+    return row._replace(status=NEW, over=tuple(attempt for attempt, _state in row.jobs))
 
 
 def moves(control: Control, row: Row) -> Iterator[Move]:
@@ -53,7 +57,7 @@ def moves(control: Control, row: Row) -> Iterator[Move]:
     if row.status in WITH_THE_HOST and not row.cancel:
         yield Move(("cancel",), "cancels", control._replace(row=wished(row, cancel=True), wish=True))
     if row.status in SETTLED:
-        again = row._replace(status=NEW, cancel=False, retry="all" if row.status == COMPLETED else "some")
+        again = _again(row)._replace(cancel=False, retry="all" if row.status == COMPLETED else "some")
         yield Move(("retry", again.retry), "retries", control._replace(row=again, wish=False, redo=True))
     elif row.status in WITH_THE_HOST and row.cancel and not row.retry:
         yield Move(("retry follows",), "retries", control._replace(row=row._replace(retry="some"), redo=True))

@@ -98,6 +98,13 @@ def _adopted(control: Control, settings: Settings, row: Row, answer: Answer) -> 
     return by_receipt(control, settings, row, answer)
 
 
+def _is_on_its_way(row: Row, plan: Plan | None) -> bool:
+    """Whether something of the host's plan had not ended when the case was tried again, if it was."""
+    if plan is None:
+        return False
+    return not row.over or any(attempt > over for attempt, over in zip(plan.attempts, row.over, strict=True))
+
+
 def _settled(control: Control, settings: Settings, row: Row, answer: Answer) -> Move:
     if answer.outcome in ("accepted", "same"):
         row = row._replace(status=QUEUED, host_serial=row.serial, retry="")
@@ -108,7 +115,7 @@ def _settled(control: Control, settings: Settings, row: Row, answer: Answer) -> 
         pass  # they are sent in the next run
     elif answer.outcome in ("newer", "receipt"):
         row = _adopted(control, settings, row, answer) or row
-    elif answer.plan is not None and settings.guards.keep_refused:
+    elif settings.guards.keep_refused and _is_on_its_way(row, answer.plan):
         kept = taken_over(row, settings, answer.plan)
         row = kept._replace(status=QUEUED, cancel=answer.plan.cancel, retry="")
     else:

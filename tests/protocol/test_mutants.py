@@ -31,11 +31,11 @@ def test_the_same_world_keeps_its_promises_with_the_rule(guard: str) -> None:
     assert not result.wrong, "\n".join([result.wrong, *result.trace])
 
 
-@pytest.mark.parametrize("guard", [one for one in OPEN if one not in LONG])
-def test_the_shipped_code_has_what_is_open(guard: str) -> None:
+def test_the_shipped_code_has_what_is_open() -> None:
     """To close one: correct the product, reproduce it in test_product.py, remove its line in model.OPEN."""
-    settings, wrong = MUTANTS[guard]
-    assert explore(settings._replace(guards=SHIPPED)).wrong == wrong
+    for guard in OPEN:
+        settings, wrong = MUTANTS[guard]
+        assert explore(settings._replace(guards=SHIPPED)).wrong == wrong
 
 
 def test_every_rule_has_a_mutant() -> None:

@@ -230,3 +230,62 @@ def test_a_restored_database_does_not_end_a_newer_attempt(world: World) -> None:
     assert world.states() == ["completed"]
     keys = [one.key for one in world.book.executions]
     assert len(keys) == len(set(keys)) == 4
+
+
+def refusing(world: World, reason: str) -> None:
+    """The only host takes no plan any more that would not only cancel, as if its configuration had changed."""
+    world.hosts["one"].work._obstacle = lambda *_plan: reason  # type: ignore[method-assign]
+
+
+def test_a_case_whose_run_goes_on_does_not_fail_for_a_wish_that_is_refused(world: World) -> None:
+    """keep_refused: the acceptance was not heard of, and the hold that follows is refused."""
+    world.folders.arrive("P1", 1)
+    cycles(world, 1)
+    world.hosts["one"].faults.extend([*[""] * 4, "reply lost"])  # inventory, scripts, question, upload, plan
+    cycles(world, 1)
+    assert world.states() == ["submitting"]
+    world.operator("hold", 0)
+    refusing(world, "no")
+    cycles(world, 1)
+    assert world.states() in (["queued"], ["running"])
+    cycles(world, 6)
+    assert world.states() == ["completed"]
+    words = [row["reason"] for row in world.read("SELECT reason FROM events WHERE event = 'accept'")]
+    assert words == ["one goes on with the plan before; of the newest it says: no"]
+    assert [row["held"] for row in world.read("SELECT held FROM cases")] == [0]
+
+
+def test_a_retry_that_is_refused_fails_at_once(world: World) -> None:
+    """keep_refused: what the host has of it had ended before, and nobody waits for that."""
+    world.endings.append(Ending("failed", 3))
+    world.folders.arrive("P1", 1)
+    cycles(world, 6)
+    assert world.states() == ["failed"]
+    refusing(world, "no")
+    world.operator("retry", 0, (None, False))
+    cycles(world, 1)
+    assert world.states() == ["failed"]
+    assert "refused it: no" in world.read("SELECT reason FROM cases")[0]["reason"]
+
+
+def test_what_was_refused_stays_refused_and_so_does_what_is_late(world: World) -> None:
+    """steady_no: a plan that comes after the refusal of a newer one starts nothing of a settled case."""
+    world.folders.arrive("P1", 1)
+    cycles(world, 1)
+    host = world.hosts["one"]
+    host.faults.extend([*[""] * 4, "late"])  # inventory, scripts, question, upload, plan
+    cycles(world, 1)
+    assert [call["verb"] for call in host.late[0]] == ["plan"]
+    world.operator("hold", 0)
+    refusing(world, "no")
+    cycles(world, 1)
+    assert world.states() == ["failed"]
+    del host.work._obstacle
+    host.deliver_late(0)
+    cycles(world, 3)
+    assert world.states() == ["failed"]
+    assert not world.book.executions
+    world.operator("retry", 0, (None, False))
+    world.operator("release", 0)
+    cycles(world, 6)
+    assert world.states() == ["completed"]

@@ -48,7 +48,7 @@ class Plan(NamedTuple):
 
 class Row(NamedTuple):
     """The case in the database. `jobs`: the newest attempt of each slot and how it stands.
-    `retry`: a wish; "" for none, "all" to redo good jobs too."""
+    `retry`: a wish; "" for none, "all" to redo good jobs too. `over`: the attempts that had ended by then."""
 
     status: str = NEW
     plan: Plan | None = None
@@ -58,6 +58,7 @@ class Row(NamedTuple):
     held: bool = False
     cancel: bool = False
     retry: str = ""
+    over: tuple[int, ...] = ()
     published: bool = False
     released: bool = False
     purged: bool = False

@@ -35,30 +35,12 @@ def name(settings: Settings) -> str:
     return " ".join(words) or "nothing"
 
 
-# Open guard -> the faults that show it, in every world that has them.
-_HIDE = [
-    ("steady_no", ["refusals"]),
-    ("keep_refused", ["refusals"]),
-    ("forward", ["deleted", "holds"]),
-    ("forward", ["restored", "holds"]),
-]
-
-
 def with_faults(count: int, **options: int) -> list[Settings]:
     """The worlds in which any `count` of the things of a Budget happen."""
     found = []
     for fields in combinations_with_replacement(Budget._fields, count):
-        # What these may do in the shipped code is among OPEN: such worlds show the rest.
-        closed = [guard for guard, fields_ in _HIDE if set(fields_) <= set(fields)]
-        guards = SHIPPED._replace(**dict.fromkeys(closed, True))
-        found.append(
-            world(
-                guards=guards,
-                keeping=bool(options.get("keeping")),
-                slots=options.get("slots", 1),
-                **Counter(fields),
-            )
-        )
+        keeping, slots = bool(options.get("keeping")), options.get("slots", 1)
+        found.append(world(keeping=keeping, slots=slots, **Counter(fields)))
     return found
 
 
@@ -121,7 +103,7 @@ MUTANTS: dict[str, tuple[Settings, str]] = {
     "adopt_wishes": (world(deleted=1, holds=1), HOLD_SHOWS),
     "wish_again": (world(restored=1, cancels=1, holds=1), CANCEL_HOLDS),
     "see_serial": (world(deleted=1, late=1, holds=1), STUCK),
-    "plan_names_jobs": (world(retries=1, refusals=1), STUCK),
+    "plan_names_jobs": (world(deleted=1, bad=1, cancels=1), STUCK),
     "keep_refused": (world(holds=1, refusals=1), SETTLED_IS_SETTLED),
     "hear_no": (world(bad=1, refusals=1), STUCK),
     "hold_seen": (world(holds=1), HOLD_SHOWS),

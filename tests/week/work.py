@@ -25,6 +25,7 @@ class Work(Shop):
         self.seq = 0
         self.blobs: dict[str, float] = {}  # digest -> since when
         self.pins: dict[str, set[str]] = {}
+        self.refusals: dict[str, tuple[int, str]] = {}
         self.receipts: dict[str, Json] = {}
         self.scripts: set[str] = set()
 
@@ -65,9 +66,12 @@ class Work(Shop):
         known = run.plan if run else receipt
         answer: Json = {"plan": run.plan if run else None, "missing": [], "reason": "", "receipt": receipt}
         if known is not None and known["digest"] != plan["digest"]:
-            return {**answer, "outcome": "refused", "reason": "this run key belongs to other inputs"}
+            return {**answer, "outcome": "refused", "plan": None, "reason": "this run key belongs to other inputs"}
         if run is not None and run.plan == plan:
             return {**answer, "outcome": "same"}
+        spent, why = self.refusals.get(key, (0, ""))
+        if plan["serial"] <= spent and not plan["cancel"]:
+            return {**answer, "outcome": "refused", "reason": why, "serial": spent}
         if run is not None and plan["serial"] <= run.plan["serial"]:
             return {**answer, "outcome": "newer"}
         if run is not None and _goes_back(plan, run.plan):
@@ -80,13 +84,16 @@ class Work(Shop):
                 return {**answer, "outcome": "inputs_missing", "missing": missing}
             reason = self._obstacle(plan, run, receipt or {})
             if reason:
-                return {**answer, "outcome": "refused", "reason": reason}
+                self.refusals[key] = (plan["serial"], reason)
+                return {**answer, "outcome": "refused", "reason": reason, "serial": plan["serial"]}
         keys = {job["job_key"] for job in plan["jobs"]}
         before = [] if run is None else run.dropped + [job["job_key"] for job in run.plan["jobs"]]
         if run is None:
             run = self.runs[key] = Run(key, plan, self.seq, [])
         run.plan, run.dropped, run.released = plan, sorted(set(before) - keys), False
         self.pins.pop(key, None)
+        if spent < plan["serial"]:
+            self.refusals.pop(key, None)
         return {**answer, "outcome": "accepted", "plan": plan}
 
     def _obstacle(self, plan: Json, run: Run | None, receipt: Json) -> str:
@@ -204,6 +211,7 @@ class Work(Shop):
                 self._write_receipt(run)
                 del self.runs[key]
             self.pins.pop(key, None)
+            self.refusals.pop(key, None)
             purged.append(key)
         self._collect()
         return {"purged": purged, "bytes": 0, "refused": refused}
