@@ -176,8 +176,9 @@ class Promises:
 
     def _restless(self, case: Case) -> str:
         if case.status in _MOVES:
-            held = case.held and "held" in case.reason and case.cancel_requested_at is None
-            return "" if held else "goes no further"
+            # With a host the reason comes from there; before, the row alone decides, and what is shown says so.
+            known = case.status is State.NEW or "held" in case.reason
+            return "" if case.held and known and case.cancel_requested_at is None else "goes no further"
         if case.status is State.FAILED and not self._may_fail(case):
             return "nothing has gone wrong with it"
         if case.status is State.WAITING and self._is_newest(case):
