@@ -24,8 +24,11 @@ from mqi.settings import Settings
 _HOME = ("HOME", "USERPROFILE")
 
 
-def load_remembered(path: Path, environ: Mapping[str, str]) -> Settings:
-    """The settings in the file at `path`, as `mqi.config.load_settings` gives them. Raises what that raises."""
+def load_remembered(path: Path, environ: Mapping[str, str], *, keep: bool = True) -> Settings:
+    """The settings in the file at `path`, as `mqi.config.load_settings` gives them. Raises what that raises.
+
+    Without `keep` nothing is written down.
+    """
     note = path.with_name(path.name + ".remembered")
     known = _recall(note, path, environ)
     if known is not None:
@@ -34,7 +37,7 @@ def load_remembered(path: Path, environ: Mapping[str, str]) -> Settings:
 
     asked, read = _Asked(environ), dict[Path, bytes]()
     settings = load_settings(path, asked, read)
-    if all(name in _HOME and value is not None for name, value in asked.names.items()):
+    if keep and all(name in _HOME and value is not None for name, value in asked.names.items()):
         _remember(note, [_program(), str(path), asked.names, _texts(read), _plain(settings)])
     return settings
 

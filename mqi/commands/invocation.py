@@ -35,11 +35,15 @@ class Invocation:
     @property
     def settings(self) -> Settings:
         """The configuration. Raises ConfigurationProblem."""
+        return self._read(keep=False)
+
+    def _read(self, *, keep: bool) -> Settings:
         if self._settings is None:
             from mqi.config_place import find_config
             from mqi.remembered import load_remembered
 
-            self._settings = load_remembered(find_config(self.config, os.environ, Path.cwd()), os.environ)
+            path = find_config(self.config, os.environ, Path.cwd())
+            self._settings = load_remembered(path, os.environ, keep=keep)
         return self._settings
 
     @contextmanager
@@ -60,6 +64,8 @@ class Invocation:
         from mqi.logs import start_logging, stop_logging
         from mqi.site import Site
 
+        # What only looks, and a dry run, leave no file behind.
+        self._read(keep=True)
         start_logging(self.settings.paths.logs, self.settings.logging, self.settings.timezone)
         if self.verbose:
             self._log_to_screen()

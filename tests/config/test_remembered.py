@@ -61,6 +61,12 @@ def test_what_is_remembered_equals_what_is_read(config: Path, environ: dict[str,
     assert [path.name for path in config.parent.iterdir() if "part" in path.name] == []
 
 
+def test_who_only_looks_leaves_nothing_behind(config: Path, environ: dict[str, str]) -> None:
+    before = sorted(config.parent.iterdir())
+    load_remembered(config, environ, keep=False)
+    assert sorted(config.parent.iterdir()) == before
+
+
 def test_it_is_really_used(config: Path, environ: dict[str, str]) -> None:
     load_remembered(config, environ)
     forged = note_of(config).read_bytes().partition(b"\n")[2].replace(b"Europe/Berlin", b"Asia/Seoul", 99)
