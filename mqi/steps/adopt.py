@@ -9,7 +9,7 @@ from typing import Any
 
 from mqi import verdict
 from mqi.case import Event, State
-from mqi.job import JobState
+from mqi.job import JobState, case_progress
 from mqi.planning import jobs_of_plan, jobs_of_receipt
 from mqi.results import find_published
 from mqi.rows import Case, dumps
@@ -46,6 +46,7 @@ def columns_of_plan(site: Site, case: Case, plan: Mapping[str, Any]) -> dict[str
         "held": int(plan["held"]),
         "priority": int(plan["priority"]),
         "cancel_requested_at": site.now() if plan["cancel"] else None,
+        "progress": case_progress(site.store.jobs(case.case_id)),
     }
 
 

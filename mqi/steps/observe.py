@@ -262,6 +262,7 @@ def _conclude(site: Site, case: Case, jobs: Sequence[Job], report: StepReport) -
             f"{names}: {again[0].reason}",
             plan=dumps(successor),
             plan_serial=int(successor["serial"]),
+            progress=case_progress(site.store.jobs(case.case_id)),
             reason=f"{names} runs again by itself: {again[0].reason}",
         )
         report.add("next attempt", f"case {case.case_id}: {names} runs again ({again[0].reason})")

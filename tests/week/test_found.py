@@ -159,3 +159,23 @@ def test_a_receipt_takes_no_progress_back(world: World) -> None:
     (after,) = world.read("SELECT progress, definition FROM jobs WHERE step = 'prepare'")
     assert after["progress"] >= before["progress"]
     assert after["definition"] == before["definition"]
+
+
+def test_progress_is_that_of_the_attempt_that_counts(world: World) -> None:
+    """A next attempt takes the place of one that was lost half-way: the case is back where that one began, at once."""
+    world.endings.append(Ending("killed", after_s=600.0))
+    world.folders.arrive("P1", 1)
+    seen: list[float] = []
+    cycles(world, 3)
+    host = world.hosts["one"]
+    for _number in range(30):
+        host.faults.clear()
+        host.faults.extend(["", "lost"])  # the next attempt is not sent in the run that decides on it
+        cycles(world, 1)
+        (row,) = world.read("SELECT * FROM cases")
+        attempts = world.read("SELECT progress FROM jobs WHERE job_key LIKE '%-a2'")
+        if attempts:
+            break
+        seen.append(row["progress"])
+    assert max(seen) > 0.0
+    assert (row["progress"], [one["progress"] for one in attempts]) == (0.0, [0.0])
