@@ -145,7 +145,7 @@ def accept(work: Work, settings: Settings, plan: Any, order: int) -> Dict[str, A
         reason = _obstacle(work, settings, plan, run, receipt or {})
         if reason:
             run.refusal.parent.mkdir(parents=True, exist_ok=True)
-            write_json(run.refusal, {"serial": plan["serial"], "reason": reason, "at": time.time()})
+            write_json(run.refusal, {"serial": plan["serial"], "reason": reason})
             return dict(answer, outcome="refused", reason=reason, serial=plan["serial"])
         _build(work, run, plan)
     run.folder.mkdir(parents=True, exist_ok=True)

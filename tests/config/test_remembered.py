@@ -53,6 +53,10 @@ def note_of(config: Path) -> Path:
     return config.with_name("mqi.yaml.remembered")
 
 
+def sealed(text: bytes) -> bytes:
+    return b"%08x\n" % zlib.crc32(text) + text
+
+
 def test_what_is_remembered_equals_what_is_read(config: Path, environ: dict[str, str]) -> None:
     read = load_settings(config, environ)
     assert load_remembered(config, environ) == read
@@ -72,7 +76,7 @@ def test_it_is_really_used(config: Path, environ: dict[str, str]) -> None:
     forged = note_of(config).read_bytes().partition(b"\n")[2].replace(b"Europe/Berlin", b"Asia/Seoul", 99)
     # The place in the copy of mqi.yaml is to stay as it is: only the settings tell the other zone.
     forged = forged.replace(b"timezone: Asia/Seoul", b"timezone: Europe/Berlin")
-    note_of(config).write_bytes(b"%08x\n" % zlib.crc32(forged) + forged)
+    note_of(config).write_bytes(sealed(forged))
     assert str(load_remembered(config, environ).timezone) == "Asia/Seoul"
 
 
@@ -155,8 +159,7 @@ def _resealed(change: Callable[[list[Any]], object]) -> Callable[[bytes], bytes]
     def damage(data: bytes) -> bytes:
         value = json.loads(data.partition(b"\n")[2])
         change(value)
-        text = json.dumps(value).encode()
-        return b"%08x\n" % zlib.crc32(text) + text
+        return sealed(json.dumps(value).encode())
 
     return damage
 

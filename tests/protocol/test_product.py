@@ -11,6 +11,7 @@ from mqi.case import State
 from mqi.site import Site
 from mqi.steps import operate
 from mqi.steps.submit import submit
+from tests.week.host import SimulatedHost
 from tests.week.jobs import Ending
 from tests.week.world import World
 
@@ -27,6 +28,11 @@ def cycles(world: World, count: int, gap_s: float = 61.0) -> None:
     for _number in range(count):
         world.cycle()
         world.clock.move(gap_s)
+
+
+def hand_over_meets(host: SimulatedHost, fault: str) -> None:
+    """What becomes of the plan, after all that is asked of a new host before it."""
+    host.faults.extend([*[""] * 4, fault])  # inventory, scripts, question, upload, plan
 
 
 def plan_on(world: World, host: str) -> dict[str, Any]:
@@ -99,7 +105,7 @@ def test_a_case_does_not_end_while_a_replaced_job_still_runs(world: World) -> No
     world.folders.arrive("P1", 1)
     cycles(world, 1)
     host = world.hosts["one"]
-    host.faults.extend([*[""] * 4, "reply lost"])  # inventory, scripts, question, upload, plan
+    hand_over_meets(host, "reply lost")
     cycles(world, 1)
     world.update_mqi("simulate.py", "2")
     host.live()
@@ -122,7 +128,7 @@ def test_a_cancel_that_was_confirmed_holds_when_the_host_is_emptied(world: World
     world.folders.arrive("P1", 1)
     cycles(world, 1)
     host = world.hosts["one"]
-    host.faults.extend([*[""] * 4, "reply lost"])  # inventory, scripts, question, upload, plan
+    hand_over_meets(host, "reply lost")
     cycles(world, 1)
     host.live()
     host.work.live = lambda: None  # type: ignore[method-assign]  # its wrappers are slow to notice
@@ -192,7 +198,7 @@ def test_a_case_that_a_lost_database_had_cancelled_ends(world: World) -> None:
     world.folders.arrive("P1", 1)
     cycles(world, 1)
     host = world.hosts["one"]
-    host.faults.extend([*[""] * 4, "lost"])  # inventory, scripts, question, upload, plan
+    hand_over_meets(host, "lost")
     cycles(world, 1)
     assert world.states() == ["submitting"]
     world.back_up()
@@ -241,7 +247,7 @@ def test_a_case_whose_run_goes_on_does_not_fail_for_a_wish_that_is_refused(world
     """keep_refused: the acceptance was not heard of, and the hold that follows is refused."""
     world.folders.arrive("P1", 1)
     cycles(world, 1)
-    world.hosts["one"].faults.extend([*[""] * 4, "reply lost"])  # inventory, scripts, question, upload, plan
+    hand_over_meets(world.hosts["one"], "reply lost")
     cycles(world, 1)
     assert world.states() == ["submitting"]
     world.operator("hold", 0)
@@ -273,7 +279,7 @@ def test_what_was_refused_stays_refused_and_so_does_what_is_late(world: World) -
     world.folders.arrive("P1", 1)
     cycles(world, 1)
     host = world.hosts["one"]
-    host.faults.extend([*[""] * 4, "late"])  # inventory, scripts, question, upload, plan
+    hand_over_meets(host, "late")
     cycles(world, 1)
     assert [call["verb"] for call in host.late[0]] == ["plan"]
     world.operator("hold", 0)
