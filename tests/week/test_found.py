@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,50 @@ def test_a_restored_database_does_not_send_a_run_to_another_host(world: World) -
     world.restore()
     # Two cases are on host one, as far as the restored database knows: the next goes to two, or the other way.
     world.folders.vanish("P1")
+    cycles(world, 6)
+    keys = [one.key for one in world.book.executions]
+    assert len(keys) == len(set(keys))
+
+
+def test_a_database_restored_after_a_look_at_an_empty_one_sends_no_run_to_another_host(world: World) -> None:
+    """The new, empty database was noted as the one used last, and the backup is newer than that."""
+    world.folders.arrive("P1", 2)
+    cycles(world, 2)
+    world.back_up()
+    world.folders.arrive("P2", 1)
+    cycles(world, 6)
+    assert {one.host for one in world.book.executions} == {"one", "two"}
+    world.delete_database()
+    world.cycle("fetch")
+    world.restore()
+    world.folders.vanish("P1")
+    cycles(world, 6)
+    keys = [one.key for one in world.book.executions]
+    assert len(keys) == len(set(keys))
+
+
+def test_a_second_backup_with_more_history_than_the_first_sends_no_run_to_another_host(world: World) -> None:
+    """What came after the first was put back is not in the second, which has more events all the same."""
+    world.cycle()
+    world.back_up()
+    world.folders.arrive("P3", 3)
+    cycles(world, 8)
+    world.operator("retry", 0, (None, True))
+    cycles(world, 8)
+    longer = world.root / "longer.db"
+    with world.site() as site:
+        site.store.database.backup(longer)
+    assert world.restore()
+    world.folders.vanish("P3")
+    world.folders.arrive("P2", 2)
+    cycles(world, 1)
+    world.folders.arrive("P1", 1)
+    cycles(world, 2)
+    assert {one.host for one in world.book.executions[-2:]} == {"one", "two"}
+    world.delete_database()
+    shutil.copy(longer, world.settings.paths.database)
+    # The case that went to the second host is seen first now, and the first host is free.
+    world.folders.vanish("P2")
     cycles(world, 6)
     keys = [one.key for one in world.book.executions]
     assert len(keys) == len(set(keys))
