@@ -12,7 +12,11 @@ def main() -> NoReturn:
     """The `mqi` program. Ends the process with the exit code."""
     from mqi.cli import main as run
 
-    run()
+    try:
+        run()
+    finally:
+        # The interpreter looks for garbage once more when it ends: a tenth of a second for nothing.
+        gc.freeze()
 
 
 if __name__ == "__main__":

@@ -9,9 +9,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import List
+
+# It lives for a moment: looking for garbage each time that another module has loaded takes longer than it helps.
+gc.set_threshold(50_000)
 
 # A folder given to the interpreter is put on sys.path itself; its parent is what makes `agent` a package
 # (and what keeps a module here from shadowing one of the standard library).
@@ -53,4 +57,6 @@ def main(words: List[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    gc.freeze()  # the interpreter would look for garbage once more when it ends
+    sys.exit(code)
