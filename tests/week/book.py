@@ -42,6 +42,15 @@ class Wish:
     redo_all: bool
 
 
+@dataclass(frozen=True)
+class Emptied:
+    """A work directory was emptied. `known`: the runs (digests) of which the database knew then."""
+
+    host: str
+    at: float
+    known: frozenset[str]
+
+
 class Book:
     """The ledger outside of everything that can be lost."""
 
@@ -49,7 +58,7 @@ class Book:
         self.executions: list[Execution] = []
         self.wishes: list[Wish] = []
         self.losses: list[float] = []  # a database was deleted or put back
-        self.emptied: list[tuple[str, float]] = []  # a work directory was emptied
+        self.emptied: list[Emptied] = []
         # False: only write down.
         self.strict = True
 
@@ -86,9 +95,13 @@ class Book:
         found[-1].kind = "vanished" if job.exit is None else str(job.exit["kind"])
 
     def _forgiven(self, old: Execution) -> bool:
-        """Nobody can know of it any more: the database and the work directory are lost."""
-        emptied = any(host == old.host and at >= old.at for host, at in self.emptied)
-        return emptied and any(at >= old.at for at in self.losses)
+        """Nobody can know of it any more: the work directory is lost, and so is the database, before or after.
+
+        A database that was lost between the hand-over and the execution is one that did not know of the run.
+        """
+        later = [one for one in self.emptied if one.host == old.host and one.at >= old.at]
+        lost = any(at >= old.at for at in self.losses)
+        return any(lost or old.digest not in one.known for one in later)
 
     def _needs_a_wish(self, new: Execution, good: Execution, host: str, run: Run) -> None:
         wishes = [wish for wish in self.wishes if wish.digest == new.digest and wish.at >= good.at]

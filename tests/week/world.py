@@ -23,7 +23,7 @@ from mqi.site import Site
 from mqi.steps import operate
 from mqi.steps.cycle import cycle, run_step
 from mqi.store import StaleCase, Store
-from tests.week.book import Book, Wish
+from tests.week.book import Book, Emptied, Wish
 from tests.week.clock import Clock, Killed
 from tests.week.folders import Folders
 from tests.week.host import SimulatedHost
@@ -256,7 +256,8 @@ class World:
     def empty(self, name: str) -> None:
         """The work directory of a host is emptied."""
         self.hosts[name].empty()
-        self.book.emptied.append((name, self.clock.time))
+        known = frozenset(row[0] for row in self.read("SELECT run_digest FROM cases WHERE run_digest IS NOT NULL"))
+        self.book.emptied.append(Emptied(name, self.clock.time, known))
 
     def _started(self, host: SimulatedHost, run: Run, planned: Json, job: Job) -> Ending:
         self.book.started(host.settings.name, host.work.work_id, run, planned, job, self.clock.time)
