@@ -2,6 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mqi.logs import correlation
+from mqi.rows import Case
+from mqi.store import StaleCase
+
+log = logging.getLogger("mqi.steps")
+
+
+@contextmanager
+def about(case: Case) -> Iterator[None]:
+    """Work on one case of several. One that somebody else changed meanwhile is left to the next run, which reads it
+    again; also when that shows only as something else is being said of it. The others go on."""
+    with correlation(case.label):
+        try:
+            yield
+        except StaleCase as stale:
+            log.info("%s; the next run reads it again", stale)
+
 
 class StepReport:
     """What a step did, for the screen: counts by word, and lines worth reading."""

@@ -12,7 +12,6 @@ from mqi import __version__, verdict
 from mqi.case import Event
 from mqi.errors import AuthenticationProblem, DiskProblem, MqiError, TemporaryProblem
 from mqi.job import Job, JobState, good_of_all
-from mqi.logs import correlation
 from mqi.render import iso
 from mqi.results import (
     Output,
@@ -25,12 +24,11 @@ from mqi.results import (
 )
 from mqi.rows import Case
 from mqi.site import Site
-from mqi.steps import StepReport
+from mqi.steps import StepReport, about
 from mqi.steps.adopt import adopt_receipt
 from mqi.steps.begin import workflow_of
 from mqi.steps.downloads import download, download_together, outputs_to_fetch, what_is_missing
 from mqi.steps.operate import follow_retry
-from mqi.store import StaleCase
 
 log = logging.getLogger("mqi.fetch")
 
@@ -56,11 +54,9 @@ def bring_home_from(site: Site, host: str, cases: Sequence[Case], report: StepRe
         found.append((case, told, logs))
     arrived = download_together(site, host, [(case, jobs[case.case_id], told) for case, told, _logs in found])
     for case, told, logs in found:
-        with correlation(case.label):
+        with about(case):
             try:
                 _bring_home(site, case, jobs[case.case_id], told, logs, arrived, report)
-            except StaleCase:
-                log.info("changed by somebody else meanwhile; the next run reads it again")
             except (AuthenticationProblem, TemporaryProblem) as error:
                 site.met(error)
                 site.store.update(case, reason=f"{error}; what has arrived is kept", hint=error.hint)

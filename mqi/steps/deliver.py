@@ -14,16 +14,14 @@ from mqi.case import Event, State
 from mqi.errors import HOST_ERRORS, ConfigurationProblem, HostRefused
 from mqi.host.base import Blob
 from mqi.job import JobState, can_move
-from mqi.logs import correlation
 from mqi.manifest import Manifest
 from mqi.planning import jobs_of_plan, jobs_of_receipt, needs_of
 from mqi.rows import Case
 from mqi.site import Site
-from mqi.steps import StepReport
+from mqi.steps import StepReport, about
 from mqi.steps.adopt import adopt_plan, adopt_receipt
 from mqi.steps.begin import attachments_of, record_change, refreeze
 from mqi.steps.place import no_room, reply_of
-from mqi.store import StaleCase
 
 log = logging.getLogger("mqi.submit")
 
@@ -37,7 +35,8 @@ def deliver(site: Site, host: str, cases: Sequence[Case], report: StepReport) ->
     except HOST_ERRORS as error:
         site.met(error)
         for case in site.store.cases(State.SUBMITTING, host=host):
-            _postpone(site, case, f"{error}; mqi asks again and nothing is sent twice", error.hint)
+            with about(case):
+                _postpone(site, case, f"{error}; mqi asks again and nothing is sent twice", error.hint)
 
 
 def _offer(
@@ -45,37 +44,23 @@ def _offer(
 ) -> list[tuple[Case, list[tuple[str, int]]]]:
     """Ask what the host has: runs it knows already are adopted, the others tell what is missing."""
     scripts = site.host(host).deploy()
-    offered, calls = [], []
+    offered: list[Case] = []
     for case in cases:
-        with correlation(case.label):
+        with about(case):
             try:
                 case = _with_what_is_here(site, case, scripts)
-            except StaleCase:
-                continue
             except ConfigurationProblem as error:
                 site.met(error)
                 _postpone(site, case, str(error), error.hint)
                 continue
-        plan = case.frozen_plan
-        if plan is None:
-            continue
-        offered.append(case)
-        blobs = {entry["sha256"]: entry["size"] for entry in plan["inputs"]}
-        blobs |= {file["sha256"]: file["size"] for job in plan["jobs"] for file in job["files"]}
-        calls.append(
-            {
-                "verb": "have",
-                "run_key": case.run_key,
-                "digest": case.run_digest,
-                "blobs": [[sha256, size] for sha256, size in blobs.items()],
-            }
-        )
-    if not calls:
+            if case.plan is not None:
+                offered.append(case)
+    if not offered:
         return []
-    answer = site.ask(host, calls)
+    answer = site.ask(host, [_have(case) for case in offered])
     ready = []
     for case, raw in zip(offered, answer.replies, strict=True):
-        with correlation(case.label):
+        with about(case):
             try:
                 reply = reply_of(raw)
                 known = reply.get("known")
@@ -93,9 +78,17 @@ def _offer(
             except ConfigurationProblem as error:
                 site.met(error)
                 _postpone(site, case, str(error), error.hint)
-            except StaleCase:
-                continue
     return ready
+
+
+def _have(case: Case) -> dict[str, Any]:
+    """The question what of a case's files is there. Its plan is frozen."""
+    plan = case.frozen_plan
+    assert plan is not None
+    blobs = {entry["sha256"]: entry["size"] for entry in plan["inputs"]}
+    blobs |= {file["sha256"]: file["size"] for job in plan["jobs"] for file in job["files"]}
+    wanted = [[sha256, size] for sha256, size in blobs.items()]
+    return {"verb": "have", "run_key": case.run_key, "digest": case.run_digest, "blobs": wanted}
 
 
 def _with_what_is_here(site: Site, case: Case, scripts: str) -> Case:
@@ -168,7 +161,8 @@ def _upload(
     if obstacle:
         for case, missing in offered:
             if missing:
-                _postpone(site, case, f"{obstacle}; nothing is sent until there is room", "")
+                with about(case):
+                    _postpone(site, case, f"{obstacle}; nothing is sent until there is room", "")
         return [(case, missing) for case, missing in offered if not missing]
     site.tell(f"uploading {len(wanted)} files, {total / 2**20:.1f} MiB, to {host}")
     outcome = site.upload(host, list(wanted.values()))
@@ -179,11 +173,8 @@ def _upload(
         if not lacking:
             ready.append((case, missing))
             continue
-        with correlation(case.label):
-            try:
-                _not_uploaded(site, case, lacking, outcome, report)
-            except StaleCase:
-                continue
+        with about(case):
+            _not_uploaded(site, case, lacking, outcome, report)
     return ready
 
 
@@ -230,13 +221,11 @@ def _hand_over(site: Site, host: str, cases: Sequence[Case], report: StepReport)
         return
     answer = site.ask(host, [{"verb": "plan", "plan": case.frozen_plan} for case in cases])
     for case, raw in zip(cases, answer.replies, strict=True):
-        with correlation(case.label):
+        with about(case):
             try:
                 _settle(site, case, reply_of(raw), report)
             except HostRefused as refusal:
                 _refused(site, case, refusal, report)
-            except StaleCase:
-                log.info("changed by somebody else meanwhile; the next run reads it again")
 
 
 def _settle(site: Site, case: Case, reply: dict[str, Any], report: StepReport) -> None:
@@ -304,10 +293,7 @@ def _refused(site: Site, case: Case, refusal: HostRefused, report: StepReport, *
 
 
 def _postpone(site: Site, case: Case, reason: str, hint: str) -> None:
-    try:
-        site.store.update(case, reason=reason, hint=hint, **site.later(case))
-    except StaleCase:
-        log.info("changed by somebody else meanwhile")
+    site.store.update(case, reason=reason, hint=hint, **site.later(case))
 
 
 def _postpone_quietly(site: Site, case: Case, reason: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -14,9 +13,8 @@ from mqi.job import Job, JobState
 from mqi.results import Output, holds, lay_out, part_folder, run_folder
 from mqi.rows import Case
 from mqi.site import Site
-from mqi.steps import StepReport
+from mqi.steps import StepReport, about
 from mqi.steps.begin import workflow_of
-from mqi.store import StaleCase
 from mqi.workflow import Workflow
 
 
@@ -76,7 +74,7 @@ def download_together(
         return set()  # of one case, perhaps: each is asked for by itself
     except (AuthenticationProblem, TemporaryProblem) as error:
         for case in sharing:
-            with contextlib.suppress(StaleCase):
+            with about(case):
                 site.store.update(case, reason=f"{error}; what has arrived is kept", hint=error.hint)
         raise
     return {file.target for file in outcome.done}

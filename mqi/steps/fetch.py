@@ -8,9 +8,8 @@ from mqi.case import State
 from mqi.errors import HOST_ERRORS
 from mqi.rows import Case
 from mqi.site import Site
-from mqi.steps import StepReport
+from mqi.steps import StepReport, about
 from mqi.steps.purge import forget_old_hashes, purge_due
-from mqi.store import StaleCase
 
 log = logging.getLogger("mqi.fetch")
 
@@ -63,10 +62,8 @@ def _release(site: Site, host: str, report: StepReport) -> None:
         return
     for case, reply in zip(cases, answer.replies, strict=True):
         if reply.get("ok") or reply.get("code") == "unknown_run":
-            try:
+            with about(case):
                 site.store.update(case, released_at=site.now())
-            except StaleCase:
-                continue
-            report.add("released")
+                report.add("released")
         else:
             log.warning("%s is not released yet: %s", case.run_key, reply.get("message"))

@@ -22,15 +22,13 @@ from mqi.job import (
     observe,
     wants_another_attempt,
 )
-from mqi.logs import correlation
 from mqi.planning import needs_of, with_next_attempt
 from mqi.rows import Case, dumps
 from mqi.site import Site
-from mqi.steps import StepReport, operate
+from mqi.steps import StepReport, about, operate
 from mqi.steps.adopt import adopt_jobs, adopt_receipt, columns_of_plan
 from mqi.steps.begin import workflow_of
 from mqi.steps.operate import follow_retry
-from mqi.store import StaleCase
 
 log = logging.getLogger("mqi.sync")
 
@@ -41,11 +39,8 @@ def ask_about(site: Site, host: str, cases: Sequence[Case], report: StepReport) 
     calls.append({"verb": "report", "runs": [case.run_key for case in cases]})
     answer = site.ask(host, calls)
     for case, raw in zip(wishes, answer.replies[:-1], strict=True):
-        with correlation(case.label):
-            try:
-                _wish_answered(site, case, raw)
-            except StaleCase:
-                continue
+        with about(case):
+            _wish_answered(site, case, raw)
     if not answer.fresh:
         log.info("an older answer of %s arrived late and is dropped", host)
         return
@@ -54,11 +49,9 @@ def ask_about(site: Site, host: str, cases: Sequence[Case], report: StepReport) 
     for case in cases:
         if case.case_id in taken_over:
             continue  # the next question is about the plan that it has now
-        with correlation(case.label):
+        with about(case):
             try:
                 _observe(site, site.store.case(case.case_id), runs, report)
-            except StaleCase:
-                log.info("changed by somebody else meanwhile; the next run reads it again")
             except MqiError as error:
                 site.met(error)
 
@@ -135,10 +128,8 @@ def _take_over_newer(site: Site, host: str, cases: Sequence[Case], runs: Mapping
         plan = (reply.get("known") or {}).get("plan")
         if plan:
             changed.add(case.case_id)
-            try:
+            with about(case):
                 _take_over(site, case, plan)
-            except StaleCase:
-                log.info("changed by somebody else meanwhile; the next run reads it again")
     return changed
 
 

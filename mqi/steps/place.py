@@ -12,14 +12,12 @@ from typing import Any
 from mqi.case import ON_HOST, State
 from mqi.errors import HOST_ERRORS, ConfigurationProblem, HostRefused, MqiError
 from mqi.host_state import FULL, REFUSES, gib, host_state, probe_of
-from mqi.logs import correlation
 from mqi.policy import HostView, choose_submissions, group_views
 from mqi.rows import Case, HostRow
 from mqi.settings import HostSettings
 from mqi.site import Site
-from mqi.steps import StepReport
+from mqi.steps import StepReport, about
 from mqi.steps.begin import begin, workflow_of
-from mqi.store import StaleCase
 
 log = logging.getLogger("mqi.submit")
 
@@ -87,7 +85,7 @@ def _begin_what_fits(site: Site, cases: list[Case], report: StepReport) -> None:
     for placement in placements:
         case = placement.case
         site.alive()
-        with correlation(case.label):
+        with about(case):
             try:
                 if unasked and case.run_key is None:
                     # The silent host may hold this very run: submitting it elsewhere would double it.
@@ -98,8 +96,6 @@ def _begin_what_fits(site: Site, cases: list[Case], report: StepReport) -> None:
                 else:
                     begin(site, case, placement.host, report)
                     site.trial(placement.host)
-            except StaleCase:
-                continue  # an operator or another run was first; the next run reads it again
             except MqiError as error:
                 site.met(error)
                 site.store.update(case, reason=str(error), hint=error.hint, **site.later(case))

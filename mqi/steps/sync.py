@@ -8,7 +8,7 @@ from mqi.case import State
 from mqi.errors import HOST_ERRORS
 from mqi.rows import Case
 from mqi.site import Site
-from mqi.steps import StepReport
+from mqi.steps import StepReport, about
 
 
 def sync(site: Site) -> StepReport:
@@ -52,9 +52,10 @@ def _say_lost_hosts(site: Site) -> None:
     open_cases = site.store.cases(State.SUBMITTING, State.QUEUED, State.RUNNING, State.FETCHING)
     for case in open_cases:
         if case.host not in names and not case.needs_operator:
-            site.store.update(
-                case,
-                reason=f"its host {case.host} is not in the configuration any more",
-                hint=f"put {case.host} back below `hosts:`; if it is gone for good: mqi host lost {case.host}",
-                needs_operator=1,
-            )
+            with about(case):
+                site.store.update(
+                    case,
+                    reason=f"its host {case.host} is not in the configuration any more",
+                    hint=f"put {case.host} back below `hosts:`; if it is gone for good: mqi host lost {case.host}",
+                    needs_operator=1,
+                )

@@ -224,3 +224,22 @@ def test_progress_is_that_of_the_attempt_that_counts(world: World) -> None:
         seen.append(row["progress"])
     assert max(seen) > 0.0
     assert (row["progress"], [one["progress"] for one in attempts]) == (0.0, [0.0])
+
+
+def test_a_case_that_is_skipped_while_its_folder_cannot_be_read_stops_no_step(world: World) -> None:
+    """What mqi would say of a case may be about one that an operator has just ended; the others go on."""
+    world.folders.arrive("P1", 1)
+    world.folders.arrive("P2", 2)
+    world.cycle()
+    world.clock.move(61.0)
+
+    def skipped() -> None:
+        world.operator("skip", 0)
+        world.folders.disconnect()
+
+    world.hosts["one"].meanwhile.append(("before", skipped))
+    world.cycle()
+    assert world.states() == ["skipped", "new"]
+    world.folders.connect()
+    cycles(world, 7)
+    assert world.states() == ["skipped", "completed"]
