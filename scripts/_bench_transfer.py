@@ -31,6 +31,8 @@ Row = tuple[str, str, str]
 
 def client(words: list[str]) -> None:
     """What is measured of mqi: `up` asks, sends what is missing; `down` asks, fetches. One process, one connection."""
+    import gc
+
     import mqi.__main__  # noqa: F401  as every start of mqi: it looks for garbage less often
     from mqi.host import open_host
     from mqi.host.base import Blob, RemoteFile
@@ -75,6 +77,7 @@ def client(words: list[str]) -> None:
         plan["scripts"] = host.deploy()
         print(host.ask([{"verb": "plan", "plan": plan}, {"verb": "report", "runs": [RUN]}]).replies)
     host.close()
+    gc.freeze()  # as every end of mqi
 
 
 def login_only(given: dict[str, dict[str, str]]) -> None:

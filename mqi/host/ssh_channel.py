@@ -13,10 +13,13 @@ from paramiko.buffered_pipe import BufferedPipe, PipeTimeout
 from paramiko.ssh_exception import SSHException
 
 from mqi.host.framing import Source
+from mqi.host.packets import Packets
 
 # Small writes (headers) are gathered up to this; large ones pass through.
 _GATHERED = 1 << 17
 _READ_AHEAD = 1 << 18
+# So much of a large write goes to the connection before anybody looks at the clock.
+_SENT_AT_ONCE = 1 << 20
 _KEPT_OF_STDERR = 4000
 # Who reads a large piece is woken when so much of it is there: less than half of paramiko's window of 2 MiB, so
 # that the other side never waits for us.
@@ -79,6 +82,21 @@ class SshChannel:
             timer.cancel()
 
 
+class Arrived:
+    """Bytes as they came; whoever reads them puts them together where they shall lie."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes | memoryview] = []
+        self.size = 0
+
+    def add(self, piece: bytes | memoryview) -> None:
+        self.pieces.append(piece)
+        self.size += len(piece)
+
+    def __len__(self) -> int:  # paramiko counts what was read, for its window
+        return self.size
+
+
 class Arrivals(BufferedPipe):  # type: ignore[misc]  # paramiko has no types
     """What has arrived on a channel and was not read yet, in place of paramiko's own `in_buffer`.
 
@@ -89,7 +107,7 @@ class Arrivals(BufferedPipe):  # type: ignore[misc]  # paramiko has no types
 
     def __init__(self) -> None:
         super().__init__()
-        self._pieces: deque[bytes] = deque()
+        self._pieces: deque[bytes | memoryview] = deque()
         self._held = 0
         self._wanted = 0
 
@@ -101,7 +119,7 @@ class Arrivals(BufferedPipe):  # type: ignore[misc]  # paramiko has no types
             if self._wanted and self._held >= self._wanted:
                 self._cv.notify_all()
 
-    def read(self, nbytes: int, timeout: float | None = None) -> bytes:
+    def read(self, nbytes: int, timeout: float | None = None) -> Arrived:
         """At most `nbytes`; none when the stream has ended. Raises PipeTimeout."""
         with self._cv:
             self._wanted = min(nbytes, _WOKEN_AT) if nbytes > _READ_AHEAD else 1
@@ -112,17 +130,17 @@ class Arrivals(BufferedPipe):  # type: ignore[misc]  # paramiko has no types
                 self._wanted = 0
             return self._taken(nbytes)
 
-    def _taken(self, nbytes: int) -> bytes:
-        found, size = [], 0
-        while self._pieces and size < nbytes:
+    def _taken(self, nbytes: int) -> Arrived:
+        found = Arrived()
+        while self._pieces and found.size < nbytes:
             piece = self._pieces.popleft()
-            if size + len(piece) > nbytes:
-                self._pieces.appendleft(piece[nbytes - size :])
-                piece = piece[: nbytes - size]
-            found.append(piece)
-            size += len(piece)
-        self._held -= size
-        return b"".join(found)
+            room = nbytes - found.size
+            if room < len(piece):
+                self._pieces.appendleft(memoryview(piece)[room:])
+                piece = memoryview(piece)[:room]
+            found.add(piece)
+        self._held -= found.size
+        return found
 
     def read_ready(self) -> bool:
         """Whether a read of a little would not wait."""
@@ -135,19 +153,26 @@ class Arrivals(BufferedPipe):  # type: ignore[misc]  # paramiko has no types
 class _Writer(io.RawIOBase):
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
+        self._packets = cast(Packets, stream.get_transport().packetizer)
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any, /) -> int:
         view = memoryview(data).cast("B")
+        sent = 0
         try:
-            sent = self._stream.send(view)
+            with self._packets.gathered():
+                while sent < min(len(view), _SENT_AT_ONCE):
+                    if not self._stream.out_window_size:
+                        self._packets.flush()  # no window opens for what has not arrived
+                    count = self._stream.send(view[sent:])
+                    if not count:
+                        raise OSError("the channel is closed")
+                    sent += count
         except (EOFError, SSHException) as error:
             raise OSError("the connection broke") from error
-        if not sent:
-            raise OSError("the channel is closed")
-        return int(sent)
+        return sent
 
 
 class _Reader(io.RawIOBase):
@@ -160,8 +185,11 @@ class _Reader(io.RawIOBase):
     def readinto(self, buffer: Any, /) -> int:
         view = memoryview(buffer).cast("B")
         try:
-            data = self._stream.recv(len(view))
+            arrived: Arrived = self._stream.recv(len(view))
         except (EOFError, SSHException) as error:
             raise OSError("the connection broke") from error
-        view[: len(data)] = data
-        return len(data)
+        begin = 0
+        for piece in arrived.pieces:
+            view[begin : begin + len(piece)] = piece
+            begin += len(piece)
+        return begin

@@ -27,6 +27,7 @@ from paramiko.ssh_exception import (
 
 from mqi.errors import AuthenticationProblem, HostRefused, HostUnreachable, MqiError
 from mqi.host.known_hosts import fingerprint, name_of, read_pins
+from mqi.host.packets import Packets
 from mqi.host.ssh_channel import Arrivals
 from mqi.settings import Ssh, SshLogin
 
@@ -160,7 +161,7 @@ def tcp(login: SshLogin, timeout_s: float) -> socket.socket:
 
 def transport(sock: Any, **options: Any) -> paramiko.Transport:
     """A transport that offers what is strong, the fastest first; a server that lacks it takes the next."""
-    made = paramiko.Transport(sock, **options)
+    made = paramiko.Transport(sock, packetizer_class=Packets, **options)
     offered = made.get_security_options()
     offered.ciphers = tuple(name for name in CIPHERS if name in offered.ciphers)
     offered.digests = strong(offered.digests)

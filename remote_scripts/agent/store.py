@@ -131,6 +131,8 @@ class _Arrived:
 
         self.places = _Places(work)
         self.flushing = Flushing()
+        # One for all: memory that was just used is warm, new one comes page by page.
+        self.buffer = memoryview(bytearray(CHUNK))
         self._waiting: Dict[str, int] = {}
         self._stored: Dict[str, None] = {}
         self._bytes = 0
@@ -187,7 +189,7 @@ def _receive_one(blob: Blob, stream: BinaryIO, arrived: _Arrived) -> str:
         return "the host does not have the first %d bytes" % blob.offset
     hasher = hashlib.sha256()
     with open(os.open(part, flags, 0o600), "r+b", buffering=0) as target:
-        view = memoryview(bytearray(min(CHUNK, blob.size) or 1))
+        view = arrived.buffer
         if blob.offset:
             _hash_prefix(target, blob.offset, hasher, view)
             target.truncate(blob.offset)

@@ -299,13 +299,13 @@ def test_what_arrives_is_read_in_order(packets: list[bytes], sizes: list[int]) -
     for packet in packets:
         arrivals.feed(packet)
     arrivals.close()
-    read = []
+    read: list[bytes | memoryview] = []
     for size in itertools.cycle(sizes):
         piece = arrivals.read(size)
         assert len(piece) <= size
         if not piece:
             break
-        read.append(piece)
+        read += piece.pieces
     assert b"".join(read) == b"".join(packets)
     assert not arrivals.read_ready()
 
