@@ -54,7 +54,9 @@ def note_newest_event(store: Store, note: Path) -> None:
     Raises DiskProblem: without the note nothing may be handed to a host.
     """
     if not store.meta(_LINE):
-        store.put_meta(_LINE, secrets.token_hex(8))
+        with store.together():  # another process may be about to name it, too
+            if not store.meta(_LINE):
+                store.put_meta(_LINE, secrets.token_hex(8))
     newest, line = store.newest_event(), store.meta(_LINE)
     if (newest, line) == _noted(note):
         return
