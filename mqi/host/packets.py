@@ -47,6 +47,7 @@ class Packets(Packetizer):  # type: ignore[misc]  # paramiko has no types
         # What has arrived and is not a whole packet yet, or not yet asked for: [_start, _end) of it.
         self._room = memoryview(bytearray(_ROOM))
         self._start = self._end = 0
+        self._ahead = b""  # a packet that was opened, and did not belong to the message before it
 
     def set_outbound_cipher(
         self, *, block_engine: Any, aead: bool, iv_out: bytes | None, **rest: Any
@@ -112,34 +113,48 @@ class Packets(Packetizer):  # type: ignore[misc]  # paramiko has no types
         self._count(key, size)
 
     def read_message(self) -> tuple[int, Message]:
-        """Type and content of the next message; by the connection's own thread only.
+        """Type and content of the next message; by the connection's own thread only. What has arrived for one channel
+        in several packets may come as one.
 
         Raises SSHException (bytes that are not the other side's), EOFError, OSError, NeedRekeyException.
         """
         if self._in is None:
             found: tuple[int, Message] = super().read_message()
             return found
+        plain, self._ahead = self._ahead or self._opened(self._in), b""
+        message = _Data(plain) if plain[1] == MSG_CHANNEL_DATA else Message(plain[2 : len(plain) - plain[0]])
+        if isinstance(message, _Data):
+            while self._is_whole():
+                following = self._opened(self._in)
+                if not message.takes(following):
+                    self._ahead = following
+                    break
+        message.seqno = self._in.packets - 1 - bool(self._ahead)
+        return plain[1], message
+
+    def _opened(self, key: _Key) -> bytes:
+        """The next packet, from the length of its padding on."""
         self._await(_LENGTH)
-        length = self._room[self._start : self._start + _LENGTH].tobytes()
-        (size,) = struct.unpack(">I", length)
+        size = self._size()
         if size % _BLOCK or not _BLOCK <= size <= _LONGEST:
             raise SSHException("the length of a packet is none")
         self._await(_LENGTH + size + _TAG)
         begin = self._start + _LENGTH
+        length = self._room[self._start : begin].tobytes()
         self._start = begin + size + _TAG
-        plain = self._in.opened(self._room[begin : self._start], length)
-        self._count(self._in, size)
-        padding, kind = plain[0], plain[1]
-        if not _LEAST_PADDING <= padding <= size - 2:
+        plain = key.opened(self._room[begin : self._start], length)
+        self._count(key, size)
+        if not _LEAST_PADDING <= plain[0] <= size - 2:
             raise SSHException("the padding of a packet is none")
-        if kind == MSG_CHANNEL_DATA:
-            # It is read by its own lengths: the padding behind need not be cut off, nor anything be copied.
-            message = Message(plain)
-            message.get_bytes(2)
-        else:
-            message = Message(plain[2 : size - padding])
-        message.seqno = self._in.packets - 1
-        return kind, message
+        return plain
+
+    def _size(self) -> int:
+        return int.from_bytes(self._room[self._start : self._start + _LENGTH], "big")
+
+    def _is_whole(self) -> bool:
+        """Whether the next packet is here."""
+        held = self._end - self._start
+        return held >= _LENGTH and held >= _LENGTH + self._size() + _TAG
 
     def _await(self, count: int) -> None:
         """Waits until so many bytes from `_start` on are here."""
@@ -179,6 +194,35 @@ class Packets(Packetizer):  # type: ignore[misc]  # paramiko has no types
         key.bytes += size
         if key.bytes >= self.REKEY_BYTES and not self.need_rekey():
             self._trigger_rekey()
+
+
+class _Data(Message):  # type: ignore[misc]  # paramiko has no types
+    """What arrived for a channel (RFC 4254, 5.2), read as paramiko reads it: the channel's number, then the bytes."""
+
+    def __init__(self, plain: bytes) -> None:
+        super().__init__()
+        self._channel = plain[2:6]
+        self._pieces = [_data_of(plain)]
+
+    def takes(self, plain: bytes) -> bool:
+        """Whether this packet goes on with it."""
+        if plain[1] != MSG_CHANNEL_DATA or plain[2:6] != self._channel:
+            return False
+        self._pieces.append(_data_of(plain))
+        return True
+
+    def get_int(self) -> int:
+        return int.from_bytes(self._channel, "big")
+
+    def get_binary(self) -> bytes:
+        return b"".join(self._pieces)
+
+
+def _data_of(plain: bytes) -> memoryview:
+    length = int.from_bytes(plain[6:10], "big")
+    if 10 + length + plain[0] != len(plain):
+        raise SSHException("the data of a channel are shorter or longer than they say")
+    return memoryview(plain)[10 : 10 + length]
 
 
 class _Key:

@@ -70,25 +70,57 @@ def message(kind: int, content: bytes) -> Message:
     return made
 
 
-def data(content: bytes) -> Message:
+def data(content: bytes, channel: int = 7) -> Message:
     made = Message()
     made.add_byte(bytes([MSG_CHANNEL_DATA]))
-    made.add_int(7)
+    made.add_int(channel)
     made.add_string(content)
     return made
 
 
 def all_of(end: Packetizer, count: int) -> list[tuple[int, bytes]]:
+    """So many messages, none of them a channel's data."""
     found = []
     for number in range(count):
         kind, content = end.read_message()
         assert content.seqno == number
-        if kind == MSG_CHANNEL_DATA:
-            assert content.get_int() == 7
-            found.append((kind, content.get_binary()))
-        else:
-            found.append((kind, content.asbytes()))
+        found.append((kind, content.asbytes()))
     return found
+
+
+Said = list[tuple[int, bytes]]  # channel (0: none, another message) and what came for it
+
+
+def together(said: Said) -> Said:
+    """As what it means: where one packet of a channel's data ends and its next one begins does not matter."""
+    runs: Said = []
+    for channel, content in said:
+        if channel and runs and runs[-1][0] == channel:
+            runs[-1] = (channel, runs[-1][1] + content)
+        else:
+            runs.append((channel, content))
+    return runs
+
+
+def heard(end: Packetizer, packets: int) -> Said:
+    """What these packets say."""
+    said: Said = []
+    seen = 0
+    while seen < packets:
+        kind, content = end.read_message()
+        assert content.seqno >= seen
+        seen = content.seqno + 1
+        if kind == MSG_CHANNEL_DATA:
+            channel = content.get_int()
+            said.append((channel, content.get_binary()))
+        else:
+            said.append((0, content.asbytes()))
+    assert seen == packets
+    return together(said)
+
+
+def words(said: Said) -> list[Message]:
+    return [data(content, channel) if channel else message(2, content) for channel, content in said]
 
 
 @settings(deadline=None)
@@ -121,25 +153,44 @@ def test_we_read_what_paramiko_sends(sent: list[tuple[int, bytes]], size: int, i
         assert found == sent
 
 
-@settings(deadline=None, max_examples=30)
-@given(st.lists(contents, min_size=1, max_size=40))
-def test_the_data_of_a_channel(sent: list[bytes]) -> None:
+sayings = st.lists(st.tuples(st.sampled_from([7, 7, 7, 8, 0]), contents), min_size=1, max_size=20)
+
+
+@settings(deadline=None, max_examples=50)
+@given(sayings)
+def test_the_data_of_channels(said: Said) -> None:
     with wire(Packets, Packets, iv=b"\0\0\0\7" + b"\xff" * 8) as both:
         ours, theirs = both.ends
-        sender = threading.Thread(target=lambda: [ours.send_message(data(one)) for one in sent])
+        sender = threading.Thread(target=lambda: [ours.send_message(one) for one in words(said)])
         sender.start()
-        found = all_of(theirs, len(sent))
+        found = heard(theirs, len(said))
         sender.join()
-        assert found == [(MSG_CHANNEL_DATA, one) for one in sent]
+        assert found == together(said)
+
+
+class Collector:
+    """A socket that keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.sent = b""
+
+    def send(self, view: memoryview) -> int:
+        self.sent += view
+        return len(view)
 
 
 def sealed(*messages: Message) -> bytes:
     """What goes over the wire for these."""
-    with wire(Packets, Packetizer) as both:
-        with both.ends[0].gathered():
-            for one in messages:
-                both.ends[0].send_message(one)
-        return both.sockets[1].recv(1 << 18)
+    there = Collector()
+    end = Packets(there)
+    end.set_outbound_cipher(
+        block_engine=AESGCM(bytes(16)), block_size=16, mac_engine=None, mac_size=16, mac_key=None, sdctr=False,
+        etm=False, aead=True, iv_out=IV,
+    )  # fmt: skip
+    with end.gathered():
+        for one in messages:
+            end.send_message(one)
+    return there.sent
 
 
 class Dribble:
@@ -167,13 +218,48 @@ def reader(source: Dribble) -> Packets:
 
 
 @settings(deadline=None)
-@given(st.lists(contents, min_size=1, max_size=8), st.data())
-def test_packets_that_come_in_pieces(sent: list[bytes], draw: st.DataObject) -> None:
+@given(sayings, st.data())
+def test_packets_that_come_in_pieces(said: Said, draw: st.DataObject) -> None:
     sizes = st.sampled_from([1, 3, 4, 16, 100, 5_000, 1 << 20])
-    source = Dribble(sealed(*[data(one) for one in sent]), iter(lambda: draw.draw(sizes), None))
-    assert all_of(reader(source), len(sent)) == [(MSG_CHANNEL_DATA, one) for one in sent]
+    source = Dribble(sealed(*words(said)), iter(lambda: draw.draw(sizes), None))
+    end = reader(source)
+    assert heard(end, len(said)) == together(said)
     with pytest.raises(EOFError):
-        reader(source).read_message()
+        end.read_message()
+
+
+def test_what_arrived_together_is_one_message() -> None:
+    end = reader(Dribble(sealed(data(b"a"), data(b""), data(b"b"), data(b"c", 8)), iter(lambda: 1 << 20, None)))
+    _kind, first = end.read_message()
+    assert (first.get_int(), first.get_binary(), first.seqno) == (7, b"ab", 2)
+    _kind, second = end.read_message()
+    assert (second.get_int(), second.get_binary(), second.seqno) == (8, b"c", 3)
+
+
+def test_new_keys_that_arrive_behind_data_are_taken_before_anything_else_is_opened() -> None:
+    """What follows them is under another key."""
+    before = sealed(data(b"a"), message(21, b""))
+    length = struct.pack(">I", 16)
+    after = length + AESGCM(b"n" * 16).encrypt(IV, bytes([4 + 10, 2]) + bytes(14), length)
+    end = reader(Dribble(before + after, iter(lambda: 1 << 20, None)))
+    assert end.read_message()[0] == MSG_CHANNEL_DATA
+    assert end.read_message()[0] == 21
+    end.set_inbound_cipher(
+        block_engine=AESGCM(b"n" * 16), block_size=16, mac_engine=None, mac_size=16, mac_key=None, etm=False,
+        aead=True, iv_in=IV,
+    )  # fmt: skip
+    assert end.read_message()[0] == 2
+
+
+@pytest.mark.parametrize("length", [0, 5, 7, 30, 2**31])
+def test_data_are_as_long_as_they_say(length: int) -> None:
+    made = Message()
+    made.add_byte(bytes([MSG_CHANNEL_DATA]))
+    made.add_int(7)
+    made.add_int(length)
+    made.add_bytes(b"sixsix")
+    with pytest.raises(SSHException):
+        reader(Dribble(sealed(made), iter(lambda: 1 << 20, None))).read_message()
 
 
 def test_a_packet_that_was_touched_is_nobodys() -> None:
@@ -181,7 +267,7 @@ def test_a_packet_that_was_touched_is_nobodys() -> None:
     for place in range(len(whole)):
         touched = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
         with pytest.raises((SSHException, EOFError)):
-            all_of(reader(Dribble(touched, iter(lambda: 1 << 20, None))), 2)
+            heard(reader(Dribble(touched, iter(lambda: 1 << 20, None))), 2)
 
 
 def test_packets_in_another_order_or_twice_are_nobodys() -> None:
@@ -190,7 +276,7 @@ def test_packets_in_another_order_or_twice_are_nobodys() -> None:
     for wrong in (rest + second, first + first):
         end = reader(Dribble(wrong, iter(lambda: 1 << 20, None)))
         with pytest.raises(SSHException):
-            all_of(end, 2)
+            heard(end, 2)
 
 
 @pytest.mark.parametrize("length", [0, 1, 15, 17, 2**18 + 16, 2**31, 2**32 - 16])
