@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from mqi.errors import HOST_ERRORS, HostRefused
 from mqi.rows import Case
 from mqi.site import Site
-from mqi.steps import StepReport
-from mqi.store import StaleCase
-
-log = logging.getLogger("mqi.purge")
+from mqi.steps import StepReport, about
 
 # One request names at most this many runs: removing them takes the host time, under its lock.
 _RUNS_PER_REQUEST = 50
@@ -74,9 +70,6 @@ def forget_old_hashes(site: Site) -> None:
 
 
 def _note_purged(site: Site, case: Case) -> None:
-    try:
-        with site.store.together():
-            site.store.note(case, "purge", f"its run was removed from {case.host}", purged_at=site.now())
-            site.store.drop_manifest(case.case_id)
-    except StaleCase:
-        log.info("changed by somebody else meanwhile")
+    with about(case), site.store.together():
+        site.store.note(case, "purge", f"its run was removed from {case.host}", purged_at=site.now())
+        site.store.drop_manifest(case.case_id)

@@ -13,8 +13,8 @@ from mqi.intake.unit import Unit
 from mqi.rows import Case
 from mqi.settings import WatchFolder
 from mqi.site import Site
-from mqi.steps import StepReport
-from mqi.store import StaleCase, Store
+from mqi.steps import StepReport, about
+from mqi.store import Store
 from mqi.studies import known_deliveries, settled_studies
 
 # New rows of a first scan share transactions: one fsync per folder would take a minute for 10,000.
@@ -133,10 +133,8 @@ def _note_vanished(site: Site, watch: WatchFolder, present: set[str], report: St
     for case in store.cases(*UNSETTLED):
         if case.room != watch.room or case.path in present:
             continue
-        try:
+        with about(case):
             _vanished(store, case, present, report)
-        except StaleCase:
-            continue
 
 
 def _vanished(store: Store, case: Case, present: set[str], report: StepReport) -> None:

@@ -111,7 +111,6 @@ class World:
         self.epoch = 0
         # What operators decided (retry, cancel, skip) and mqi has taken.
         self.said: list[Said] = []
-        self._backup: Path | None = None
         # The scripts that are deployed: ours are few, so that hashing them costs nothing.
         self._patch = mock.patch("mqi.steps.begin.remote_scripts", lambda: self._scripts)
         self._patch.start()
@@ -215,19 +214,19 @@ class World:
 
     # --- what happens to the control PC ---------------------------------------------------------------------
 
-    def back_up(self) -> None:
+    def back_up(self, name: str = "backup.db") -> None:
         """A copy of the database."""
         if self.settings.paths.database.exists():
-            self._backup = self.root / "backup.db"
             with self.site() as site:
-                site.store.database.backup(self._backup)
+                site.store.database.backup(self.root / name)
 
-    def restore(self) -> bool:
-        """The copy is put back."""
-        if self._backup is None:
+    def restore(self, name: str = "backup.db") -> bool:
+        """The copy is put back, if there is one."""
+        copy = self.root / name
+        if not copy.exists():
             return False
         self.delete_database()
-        shutil.copy(self._backup, self.settings.paths.database)
+        shutil.copy(copy, self.settings.paths.database)
         return True
 
     def delete_database(self) -> None:
