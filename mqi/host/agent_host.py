@@ -1,6 +1,6 @@
 """A host that is spoken to through its agent, over whatever channel a subclass opens.
 
-One process per request: nothing on the host remembers a connection, so a connection may break anywhere.
+An agent serves one request after another, and remembers nothing of one for the next: a connection may break anywhere.
 """
 
 from __future__ import annotations
@@ -25,11 +25,19 @@ LOST_LISTINGS = 3
 LOST_AFTER_S = 120.0
 # So many files travel under one request: its header stays far below the limit of a message.
 BATCH = 5000
+# An agent that was not spoken to for longer is left: it will not wait for ever (`IDLE_S` there), and nobody knows what
+# has become of the connection.
+_KEPT_S = 60.0
+# The agent's entry point for them.
+_REQUESTS = "request"
 Item = TypeVar("Item")
 
 
 class AgentHost(ABC):
     """See `base.Host`. Subclasses open channels and deploy the scripts."""
+
+    # Whether a command's next request goes to the agent of the last one: where starting one costs (a login shell).
+    keeps_its_agent = False
 
     def __init__(
         self,
@@ -43,11 +51,13 @@ class AgentHost(ABC):
         self._installation = installation
         self._lost = {"lost_listings": lost_listings, "lost_after_s": lost_after_s}
         self._scripts = ""
+        self._kept: Channel | None = None
+        self._kept_since = 0.0
 
     @abstractmethod
     def _open_agent(self, scripts: str, entry: str) -> Channel:
         """Starts the agent of the scripts with this hash on the host, by `python -I -S` (it needs no
-        site-packages), to serve one request in the work directory; `entry` is its entry point.
+        site-packages), to serve requests in the work directory; `entry` is its entry point.
 
         Raises an MqiError when that cannot be done.
         """
@@ -56,8 +66,11 @@ class AgentHost(ABC):
     def _deploy(self) -> str:
         """The hash of the scripts, which `_open_agent` finds on the host or brings there."""
 
-    def close(self) -> None:  # noqa: B027  # a subclass that keeps a connection ends it here
-        """Nothing is kept open between requests here."""
+    def close(self) -> None:
+        """Ends what is kept open between requests."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.close()
 
     def deploy(self) -> str:
         """The hash of the scripts that serve our requests there."""
@@ -177,16 +190,15 @@ class AgentHost(ABC):
             "settings": self._request_settings(),
             "calls": list(calls),
         }
-        with self._spoken("request", request, len(calls)) as conversation:
+        with self._spoken(_REQUESTS, request, len(calls)) as conversation:
             yield conversation
 
     @contextlib.contextmanager
     def _spoken(self, entry: str, request: Mapping[str, Any], calls: int) -> Iterator[Conversation]:
         """The conversation that begins with `request`."""
-        scripts = self.deploy()
         nonce = secrets.token_hex(16)
         message = framing.encode({"nonce": nonce, **request})
-        channel = self._open_agent(scripts, entry)
+        channel = self._listening(entry)
         try:
             with Watchdog(channel, self.settings.timeout_s) as watchdog:
                 conversation = Conversation(self.settings.name, channel, watchdog, nonce, calls)
@@ -195,9 +207,21 @@ class AgentHost(ABC):
                     yield conversation
                 except framing.Garbled as error:
                     raise conversation.unreachable(str(error)) from error
+            if conversation.over and entry == _REQUESTS and self.keeps_its_agent:
+                self._kept, self._kept_since = channel, time.monotonic()
         finally:
             # Also on Ctrl-C and on every error: no agent is left that waits for us.
-            channel.close()
+            if self._kept is not channel:
+                channel.close()
+
+    def _listening(self, entry: str) -> Channel:
+        """The channel to an agent that waits for a request: the last one's, if all was said there."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            if entry == _REQUESTS and kept.alive and time.monotonic() - self._kept_since < _KEPT_S:
+                return kept
+            kept.close()
+        return self._open_agent(self.deploy(), entry)
 
     def _request_settings(self) -> dict[str, Any]:
         queue = self.settings.queue

@@ -16,6 +16,10 @@ class Channel(Protocol):
     stdin: BinaryIO
     stdout: Source
 
+    @property
+    def alive(self) -> bool:
+        """Whether it still listens, as far as one can know without asking."""
+
     def stderr_tail(self) -> str:
         """The last words on its stderr, for the message of a failure."""
 

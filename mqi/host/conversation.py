@@ -27,6 +27,8 @@ class Conversation:
         self._started = time.time()
         # The agent stopped listening: it has an error to tell, or is dead. Its answer decides.
         self.deaf = False
+        # Both sides have said all, and neither is in the middle of anything.
+        self.over = False
 
     def write(self, payload: bytes | memoryview, *, frame: str = "") -> None:
         """Writes a frame of kind `frame`, or plain bytes of one that was announced. A host that does not
@@ -111,6 +113,7 @@ class Conversation:
     def expect_end(self) -> None:
         if self.header()[0] != "E":
             raise framing.Garbled("the answer does not end where it should")
+        self.over = not self.deaf
 
     def unreachable(self, what: str) -> HostUnreachable:
         """What a broken conversation means: nothing is known."""

@@ -24,7 +24,7 @@ from mqi.resources import remote_scripts
 
 
 class LocalHost(AgentHost):
-    """See `base.Host`. The agent outlives nothing but its request; the queue's runner outlives us."""
+    """See `base.Host`. An agent ends with its request, for no login shell starts it; the queue's runner outlives us."""
 
     def _path(self, *parts: str) -> str:
         return str(Path(self.settings.work_dir, *parts))
@@ -111,6 +111,11 @@ class ProcessChannel:
         assert self._process.stdout is not None
         self.stdin: BinaryIO = cast(BinaryIO, self._process.stdin)
         self.stdout: Source = cast(Source, self._process.stdout)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
 
     def stderr_tail(self) -> str:
         self._errors.seek(0, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""An execution host that is reached by SSH: one connection for a whole command, one exec per request.
+"""An execution host that is reached by SSH: one connection and one exec for all requests of a command.
 
 What is executed is the host's Python with a few words of ours (`STAGE`); everything else, the name of the scripts
 too, goes through stdin. So nothing depends on the login shell's quoting, and nothing shows in the host's
@@ -33,6 +33,8 @@ _START_S = 120.0
 
 class SshHost(AgentHost):
     """See `base.Host`. A connection that broke is opened anew by the next request, never within one."""
+
+    keeps_its_agent = True
 
     def __init__(self, settings: HostSettings, installation: str, **limits: Any) -> None:
         super().__init__(settings, installation, **limits)
@@ -70,6 +72,7 @@ class SshHost(AgentHost):
 
     def close(self) -> None:
         """Ends the connection, if there is one."""
+        super().close()
         if self._line is not None:
             self._line.close()
             self._line = None

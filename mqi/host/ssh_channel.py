@@ -51,6 +51,13 @@ class SshChannel:
         except (OSError, EOFError, SSHException):
             return  # the connection is gone, and with it whatever was still to be said
 
+    @property
+    def alive(self) -> bool:
+        """Whether neither its end nor that of the connection has been heard of."""
+        stream = self._stream
+        ended = stream.closed or stream.eof_received or stream.exit_status_ready()
+        return not ended and bool(stream.get_transport().is_active())
+
     def stderr_tail(self) -> str:
         """What came of it so far; all of it once the process has ended."""
         self._drain.join(0.5)

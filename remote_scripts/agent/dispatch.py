@@ -1,4 +1,4 @@
-"""One request: read it, do what its calls say, feed the queue, answer.
+"""One request after another: read it, do what its calls say, feed the queue, answer.
 
 The agent's lock is held from the first call that needs it to the number of the answer, so that a higher
 number never tells older news. Bytes that come (`put`) or go (`get`) move outside the lock.
@@ -127,28 +127,48 @@ AFTER_FEED: Dict[str, Verb] = {
 
 
 def serve(root: str) -> int:
-    """Serves one request on stdin and stdout. Returns 0 when the client got an answer, of whichever kind."""
+    """Serves the requests on stdin, one after another, and answers on stdout; nothing of one is kept for the next.
+
+    Returns 0 when the client got an answer, of whichever kind, to each. The first that cannot be served is the last:
+    nobody knows where the next one would begin.
+    """
     output = _private_output()
-    # Until the request is read nobody knows its nonce; the client takes an error without one, too.
-    nonce = "-"
+    source = open_input(0, IDLE_S)
     try:
-        try:
-            source = open_input(0, IDLE_S)
-            request = _read_request(source)
-            nonce = request["nonce"]
-            work = Work(root)
-            reply, wanted = _answer(work, request, source)
-        except (Refused, BadFrame, OSError, ValueError, KeyError, TypeError) as error:
-            return _refuse(output, nonce, error)
-        output.write(b"MQI-REPLY %s\n" % nonce.encode("ascii"))
-        write_frame(output, "J", reply)
-        if wanted:
-            results.send(work, wanted, output)
-        write_frame(output, "E")
-        output.flush()
+        while _serve_one(root, source, output) and _is_more(source):
+            pass
     except BrokenPipeError:
         return 1  # the client has gone; what was done stays done
     return 0
+
+
+def _serve_one(root: str, source: BinaryIO, output: BinaryIO) -> bool:
+    """Serves the next request; False when it could not be served, and was told so."""
+    # Until the request is read nobody knows its nonce; the client takes an error without one, too.
+    nonce = "-"
+    try:
+        request = _read_request(source)
+        nonce = request["nonce"]
+        work = Work(root)
+        reply, wanted = _answer(work, request, source)
+    except (Refused, BadFrame, OSError, ValueError, KeyError, TypeError) as error:
+        _refuse(output, nonce, error)
+        return False
+    output.write(b"MQI-REPLY %s\n" % nonce.encode("ascii"))
+    write_frame(output, "J", reply)
+    if wanted:
+        results.send(work, wanted, output)
+    write_frame(output, "E")
+    output.flush()
+    return True
+
+
+def _is_more(source: BinaryIO) -> bool:
+    """Whether the client has something else to say; waits for it."""
+    try:
+        return bool(source.peek(1))  # type: ignore[attr-defined]  # every buffered reader has it
+    except (BadFrame, OSError):
+        return False
 
 
 def serve_environment(root: str) -> int:

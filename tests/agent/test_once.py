@@ -52,7 +52,7 @@ def test_lost_reply_and_repeated_request(bench: Bench) -> None:
     }
     framing.write_frame(channel.stdin, "J", framing.encode(request))
     framing.write_frame(channel.stdin, "E")
-    channel.stdin.flush()
+    channel.stdin.close()
     assert channel.wait(20) == 0  # answered; nobody reads it
     channel.close()
     assert bench.submit(plan) == "same"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,22 +64,57 @@ def test_cut_at_random_bytes(behind: Installation, proxy: Proxy, seed: int) -> N
     cycles_with_cuts(behind, proxy, points)
 
 
-# Everything that the host is asked goes through this. The `when`-th request finds the server and its connections
-# gone (before: nothing of it was done; lost: all of it, and nobody heard the answer), or its answer is late.
+# Everything that the host is asked, and answers, goes through this. The `when`-th request finds the server and its
+# connections gone (before: nothing of it was done; lost: all of it, and nobody heard the answer), or its answer is late.
 GATE = """\
-#!/bin/sh
-cd {folder}
-number=$(($(cat execs) + 1))
-echo $number >execs
-read -r when what <wish
-[ $number = $when ] || exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"
-here() {{ IFS= read -r line && printf '%s\\n' "$line"; }}
-gone() {{ kill -9 $(cat pid) $PPID; }}
-case $what in
-before) gone ;;
-lost) /bin/sh -c "$SSH_ORIGINAL_COMMAND" | {{ here; cat >/dev/null; }}; gone ;;
-late) /bin/sh -c "$SSH_ORIGINAL_COMMAND" | {{ here; sleep 4; cat; }} ;;
-esac
+#!{python} -IS
+import os, signal, subprocess, sys, threading, time
+os.chdir({folder!r})
+agent = subprocess.Popen(["/bin/sh", "-c", os.environ["SSH_ORIGINAL_COMMAND"]], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+number = int(open("requests").read())
+when, what = open("wish").read().split()
+
+def another():
+    global number
+    number += 1
+    with open("requests", "w") as file:
+        file.write(str(number))
+    return what if number == int(when) else ""
+
+def gone():
+    for pid in (int(open("pid").read()), os.getppid()):
+        os.kill(pid, signal.SIGKILL)
+    os._exit(1)
+
+def ask():
+    while True:
+        words = os.read(0, 1 << 16)
+        if words and what == "before" and number == int(when) - 1:
+            another()
+            gone()
+        if not words:
+            return agent.stdin.close()
+        agent.stdin.write(words)
+        agent.stdin.flush()
+
+def answer():
+    for line in iter(agent.stdout.readline, b""):
+        fault = another() if line.startswith(b"MQI-REPLY ") else ""
+        if fault == "late":
+            time.sleep(4)
+        tell = (lambda data: None) if fault == "lost" else sys.stdout.buffer.write
+        tell(line)
+        while line.startswith(b"MQI-REPLY ") or line.split()[:2] in ([b"MQI", b"J"], [b"MQI", b"B"]):
+            line = agent.stdout.readline()
+            tell(line)
+            tell(agent.stdout.read(int(line.split()[2])))
+        sys.stdout.buffer.flush()
+        if fault == "lost":
+            gone()
+
+threading.Thread(target=ask, daemon=True).start()
+answer()
+os._exit(agent.wait())
 """
 
 
@@ -88,27 +124,28 @@ class Gated:
     def __init__(self, site: Installation, server: Sshd) -> None:
         self.site, self.server = site, server
         gate = server.folder / "gate"
-        gate.write_text(GATE.format(folder=server.folder), encoding="utf-8")
+        gate.write_text(GATE.format(python=sys.executable, folder=str(server.folder)), encoding="utf-8")
         gate.chmod(0o755)
         self._options = [f"ForceCommand {gate}"]
         self.wish(0, "nothing")
-        (server.folder / "execs").write_text("0\n")
+        (server.folder / "requests").write_text("0")
         server.stop()
         server.start(self._options)
 
     def wish(self, when: int, what: str) -> None:
         (self.server.folder / "wish").write_text(f"{when} {what}\n")
 
-    def execs(self) -> int:
-        return int((self.server.folder / "execs").read_text())
+    def requests(self) -> int:
+        """So many were made."""
+        return int((self.server.folder / "requests").read_text())
 
     def step(self, step: str, request: int, what: str) -> bool:
         """Runs a step whose `request`-th request meets this fault; False when it made fewer requests."""
-        before = self.execs()
+        before = self.requests()
         self.wish(before + request, what)
         done = self.site.run(step, code=None)
         self.wish(0, "nothing")
-        if self.execs() < before + request:
+        if self.requests() < before + request:
             return False
         assert done.returncode == 75, (done.returncode, done.stderr)
         text = self.site.run("status").stdout

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from paramiko.buffered_pipe import PipeTimeout
 
 from mqi.errors import AuthenticationProblem, HostRefused, HostUnreachable, MqiError, TemporaryProblem
-from mqi.host import open_host
+from mqi.host import agent_host, open_host
 from mqi.host.base import Blob, Host
 from mqi.host.ssh_channel import Arrivals
 from mqi.settings import HostSettings
 from tests.agent.bench import sha256
+from tests.agent.system import all_processes, is_alive, kill, wait_for
 from tests.host.sshd import NEEDS_SSHD, Sshd, free_port, new_key
 
 pytestmark = NEEDS_SSHD
@@ -277,7 +278,7 @@ def test_weak_algorithms_are_not_spoken(own_sshd: Sshd, tmp_path: Path, connect:
 # --- what a connection costs
 
 
-def test_one_connection_and_one_exec_a_request(own_sshd: Sshd, tmp_path: Path, connect: Callable[..., Host]) -> None:
+def test_one_connection_and_one_exec_for_all_requests(own_sshd: Sshd, tmp_path: Path, connect: Callable[..., Host]) -> None:
     host = connect(own_sshd.settings(tmp_path / "work"))
     assert host.deploy()
     assert own_sshd.counts() == (0, 0)  # nothing was to be said yet
@@ -289,8 +290,40 @@ def test_one_connection_and_one_exec_a_request(own_sshd: Sshd, tmp_path: Path, c
         (tmp_path / str(number)).write_bytes(data)
         files.append((Blob(sha256(data), 1000, tmp_path / str(number)), 0))
     assert len(host.upload(files).stored) == 40
+    assert host.ask(CALLS).seq == 3
+    assert own_sshd.counts() == (1, 1)
+    host.close()
+
+
+@pytest.mark.parametrize("how", ["refuses", "was killed", "has waited for long"])
+def test_an_agent_that_is_spoken_to_no_more(
+    how: str, own_sshd: Sshd, tmp_path: Path, connect: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next request has another one, on the same connection."""
+    work = tmp_path / "work"
+    host = connect(own_sshd.settings(work))
+    assert host.ask(CALLS).seq == 1
+    agents = [pid for pid, words in all_processes() if str(work) in words]
+    assert agents
+    if how == "refuses":
+        (work / "agent.lock").unlink()
+        (work / "agent.lock").mkdir()
+        with pytest.raises(MqiError):
+            host.ask(CALLS)
+        (work / "agent.lock").rmdir()
+    elif how == "was killed":
+        for pid in agents:
+            kill(pid)
+        wait_for(lambda: not any(is_alive(pid) for pid in agents), "the agent to be gone")
+        time.sleep(0.5)  # until its end has been told here
+    else:
+        monkeypatch.setattr(agent_host, "_KEPT_S", 0.0)
+    assert host.ask(CALLS).seq == 2
     assert own_sshd.counts() == (1, 2)
     host.close()
+    wait_for(
+        lambda: not any(str(work) in words for _, words in all_processes()), "the agents to be gone"
+    )
 
 
 @given(st.lists(st.binary(max_size=50), max_size=30), st.lists(st.integers(1, 400_000), min_size=1, max_size=10))

@@ -136,17 +136,22 @@ def test_many_cases_share_one_stream(site: Installation, own_sshd: Sshd) -> None
     site.run("scan")
     site.run("sync")  # whose probe brings the scripts there
 
-    def cost(step: str) -> tuple[int, int]:
-        before = own_sshd.counts()
+    def requests(step: str) -> int:
+        """Of a step that has one connection, and one exec on it; their number is what the agent counts."""
+        logins, execs = own_sshd.counts()
+        before = int((site.root / "work" / "seq").read_text())
         site.run(step)
-        after = own_sshd.counts()
-        return after[0] - before[0], after[1] - before[1]
+        assert own_sshd.counts() == (logins + 1, execs + 1)
+        return int((site.root / "work" / "seq").read_text()) - before
 
-    assert cost("submit") == (1, 4)  # the first one also asks what the host holds
+    assert requests("submit") == 4  # the first one also asks what the host holds
     while {case["state"] for case in site.status()["cases"]} != {"fetching"}:
-        assert cost("sync") == (1, 1)
+        assert requests("sync") == 1
         time.sleep(0.2)
-    assert cost("fetch") == (1, 3)
+    assert requests("fetch") == 3
     assert {case["state"] for case in site.status()["cases"]} == {"completed"}
-    assert [cost(step) for step in ("scan", "submit", "sync", "fetch")] == [(0, 0)] * 4
+    before = own_sshd.counts()
+    for step in ("scan", "submit", "sync", "fetch"):
+        site.run(step)
+    assert own_sshd.counts() == before  # nothing was to be said
     assert len(site.ledger()) == len(set(site.ledger())) == 9
