@@ -17,9 +17,6 @@ def _local(settings: HostSettings, installation: str) -> Host:
 
 
 def _ssh(settings: HostSettings, installation: str) -> Host:
-    from mqi.host.lean import import_fabric
-
-    import_fabric()
     from mqi.host.ssh import SshHost
 
     return SshHost(settings, installation)

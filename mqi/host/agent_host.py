@@ -29,7 +29,7 @@ BATCH = 5000
 # has become of the connection.
 _KEPT_S = 60.0
 # The agent's entry point for them.
-_REQUESTS = "request"
+REQUESTS = "request"
 Item = TypeVar("Item")
 
 
@@ -65,6 +65,9 @@ class AgentHost(ABC):
     @abstractmethod
     def _deploy(self) -> str:
         """The hash of the scripts, which `_open_agent` finds on the host or brings there."""
+
+    def get_ready(self) -> None:  # noqa: B027  # where a request costs little beforehand, there is nothing to do
+        """See `base.Host`."""
 
     def close(self) -> None:
         """Ends what is kept open between requests."""
@@ -190,7 +193,7 @@ class AgentHost(ABC):
             "settings": self._request_settings(),
             "calls": list(calls),
         }
-        with self._spoken(_REQUESTS, request, len(calls)) as conversation:
+        with self._spoken(REQUESTS, request, len(calls)) as conversation:
             yield conversation
 
     @contextlib.contextmanager
@@ -207,18 +210,21 @@ class AgentHost(ABC):
                     yield conversation
                 except framing.Garbled as error:
                     raise conversation.unreachable(str(error)) from error
-            if conversation.over and entry == _REQUESTS and self.keeps_its_agent:
-                self._kept, self._kept_since = channel, time.monotonic()
+            if conversation.over and entry == REQUESTS and self.keeps_its_agent:
+                self._keep(channel, time.monotonic())
         finally:
             # Also on Ctrl-C and on every error: no agent is left that waits for us.
             if self._kept is not channel:
                 channel.close()
 
+    def _keep(self, channel: Channel, since: float) -> None:
+        self._kept, self._kept_since = channel, since
+
     def _listening(self, entry: str) -> Channel:
         """The channel to an agent that waits for a request: the last one's, if all was said there."""
         kept, self._kept = self._kept, None
         if kept is not None:
-            if entry == _REQUESTS and kept.alive and time.monotonic() - self._kept_since < _KEPT_S:
+            if entry == REQUESTS and kept.alive and time.monotonic() - self._kept_since < _KEPT_S:
                 return kept
             kept.close()
         return self._open_agent(self.deploy(), entry)

@@ -90,6 +90,9 @@ class Host(Protocol):
         """The hash of the scripts that serve our requests there. Whichever request first finds them missing
         brings them there."""
 
+    def get_ready(self) -> None:
+        """A request will follow: prepare for it meanwhile, in the background. Raises nothing: the request will."""
+
     def ask(self, calls: Sequence[Mapping[str, Any]]) -> Answer:
         """One request with these calls, and its answer."""
 

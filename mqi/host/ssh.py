@@ -11,18 +11,23 @@ import contextlib
 import json
 import secrets
 import shlex
+import threading
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mqi.errors import ConfigurationProblem, HostRefused, HostUnreachable, MqiError, TemporaryProblem
-from mqi.host.agent_host import AgentHost
+from mqi.host.agent_host import REQUESTS, AgentHost
 from mqi.host.channel import Channel, Watchdog
 from mqi.host.deploy import content_hash, script_files
 from mqi.host.framing import MAX_NOISE
-from mqi.host.ssh_channel import SshChannel
-from mqi.host.ssh_line import Line, guarded
+from mqi.host.lean import import_fabric
 from mqi.resources import remote_scripts
 from mqi.settings import HostSettings, Ssh
+
+if TYPE_CHECKING:
+    from mqi.host.ssh_channel import SshChannel
+    from mqi.host.ssh_line import Line
 
 # Reads one line without reading ahead, and runs it. In double quotes it means the same to every shell.
 STAGE = "import sys;exec(open(0,'rb',0,closefd=False).readline())"
@@ -43,12 +48,24 @@ class SshHost(AgentHost):
         self._ssh: Ssh = settings.ssh
         self._line: Line | None = None
         self._folder = Path()
+        self._early: _Early | None = None
 
     def _deploy(self) -> str:
         self._folder = remote_scripts()
         return content_hash(self._folder)
 
+    def get_ready(self) -> None:
+        """Imports, connects and starts the agent in the background; the next request waits for that, and raises what
+        it met."""
+        if self._line is None and self._early is None:
+            self._early = _Early(self)
+            self._early.start()
+
     def _open_agent(self, scripts: str, entry: str) -> Channel:
+        import_fabric()  # not before there is something to say
+        from mqi.host.ssh_channel import SshChannel
+        from mqi.host.ssh_line import guarded
+
         line = self._connected()
         channel = SshChannel(line.stream(self._command(entry)), line.cut)
         try:
@@ -63,7 +80,15 @@ class SshHost(AgentHost):
             channel.close()
             raise
 
+    def _listening(self, entry: str) -> Channel:
+        early, self._early = self._early, None
+        if early is not None:
+            self._keep(early.channel(), early.ready_at)
+        return super()._listening(entry)
+
     def _connected(self) -> Line:
+        from mqi.host.ssh_line import Line
+
         if self._line is not None and not self._line.alive:
             self.close()
         if self._line is None:
@@ -72,6 +97,11 @@ class SshHost(AgentHost):
 
     def close(self) -> None:
         """Ends the connection, if there is one."""
+        early, self._early = self._early, None
+        # One that is still on its way ends with this process; nobody needs to wait for it.
+        if early is not None and not early.is_alive():
+            with contextlib.suppress(MqiError):
+                early.channel().close()
         super().close()
         if self._line is not None:
             self._line.close()
@@ -167,6 +197,32 @@ class SshHost(AgentHost):
             f"host {name}: its work directory {self.settings.work_dir} cannot be used ({why})",
             "check that work_dir is writable for the user there, and that its disk is not full",
         )
+
+
+class _Early(threading.Thread):
+    """An agent that is started before there is a request for it."""
+
+    def __init__(self, host: SshHost) -> None:
+        super().__init__(name="mqi-early", daemon=True)
+        self._host = host
+        self._channel: Channel | None = None
+        self._error: BaseException | None = None
+        self.ready_at = 0.0  # by time.monotonic
+
+    def run(self) -> None:
+        try:
+            self._channel = self._host._open_agent(self._host.deploy(), REQUESTS)
+            self.ready_at = time.monotonic()
+        except BaseException as error:  # noqa: BLE001  # whoever asks for the channel gets it
+            self._error = error
+
+    def channel(self) -> Channel:
+        """Waits for it. Raises what the start met."""
+        self.join()
+        if self._channel is None:
+            assert self._error is not None
+            raise self._error
+        return self._channel
 
 
 def archive(folder: Path) -> list[bytes]:

@@ -17,7 +17,7 @@ from mqi.host.packets import Packets
 
 # Small writes (headers) are gathered up to this; large ones pass through.
 _GATHERED = 1 << 17
-_READ_AHEAD = 1 << 18
+_READ_AHEAD = 1 << 16
 # So much of a large write goes to the connection before anybody looks at the clock.
 _SENT_AT_ONCE = 1 << 20
 _KEPT_OF_STDERR = 4000

@@ -94,6 +94,7 @@ def _begin_what_fits(site: Site, cases: list[Case], report: StepReport) -> None:
                 elif not placement.host:
                     _say_why(site, case, placement.reason)
                 else:
+                    site.host(placement.host).get_ready()  # hashing its files may take long
                     begin(site, case, placement.host, report)
                     site.trial(placement.host)
             except MqiError as error:

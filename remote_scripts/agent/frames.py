@@ -57,7 +57,7 @@ def widen(fd: int) -> None:
 
 def open_input(fd: int, idle_s: float) -> BinaryIO:
     widen(fd)
-    return io.BufferedReader(IdleInput(fd, idle_s), 1 << 18)
+    return io.BufferedReader(IdleInput(fd, idle_s), 1 << 16)
 
 
 def read_header(stream: BinaryIO) -> Tuple[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agent import results
+from agent.work import Work
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -430,3 +433,25 @@ def test_a_job_with_closed_folders_can_be_purged(bench: Bench) -> None:
     bench.ask({"verb": "release", "run_key": RUN, "serial": 9})
     assert bench.ask({"verb": "purge", "run_keys": [RUN], "dry_run": False})[0]["purged"] == [RUN]
     assert not bench.job("one-a1").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux moves a file's bytes by itself")
+def test_outputs_from_a_file_system_that_cannot_move_bytes_by_itself(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.submit(bench.plan(bench.code("one-a1", "open('big', 'wb').write(bytes(range(200)) * 1000)")))
+    bench.exit("one-a1")
+    listed = bench.ask({"verb": "outputs", "jobs": [f"{RUN}.one-a1"]})[0]["jobs"][f"{RUN}.one-a1"]["files"]
+    (big,) = (one for one in listed if one["path"] == "big")
+    wanted = results.Wanted({"job_key": f"{RUN}.one-a1", "offset": 5, **big})
+    asked = []
+
+    def refuse(*words: int) -> int:
+        asked.append(words)
+        raise OSError(errno.EINVAL, "not here")
+
+    monkeypatch.setattr(os, "sendfile", refuse)
+    with (tmp_path / "stream").open("wb") as stream:
+        results.send(Work(str(bench.work)), [wanted], stream)
+    assert asked
+    assert (tmp_path / "stream").read_bytes().partition(b"MQI B 199995\n")[2] == (bytes(range(200)) * 1000)[5:]

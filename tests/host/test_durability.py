@@ -112,9 +112,21 @@ def test_a_disk_that_fails_is_heard_once(kind: Callable[[], OurFlushing], tmp_pa
 def test_ssh_is_imported_without_what_nobody_uses() -> None:
     code = (
         "import sys; from mqi.host.lean import import_fabric; import_fabric()\n"
-        "for name in ('asyncio', 'unittest', 'yaml'): assert name not in sys.modules, f'invoke brought {name}'\n"
-        "import unittest.mock, invoke.config, mqi.host.ssh\n"
+        "for name in ('asyncio', 'unittest', 'yaml', 'email'): assert name not in sys.modules, f'{name} came with it'\n"
+        "import importlib.metadata, unittest.mock, invoke.config, paramiko, mqi.host.ssh\n"
+        "assert paramiko.__version__ == importlib.metadata.version('paramiko')\n"
         "assert unittest.mock.Mock(return_value=3)() == 3\n"
         "assert invoke.config.yaml.safe_load('a: 1') == {'a': 1}\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_paramiko_that_no_folder_describes_is_asked_for_its_version() -> None:
+    """Installed as an egg, or in a program made of one file."""
+    code = (
+        "from mqi.host import lean; lean.Path = lambda place: type('', (), {'glob': lambda self, words: []})()\n"
+        "lean.import_fabric()\n"
+        "import importlib.metadata, paramiko\n"
+        "assert paramiko.__version__ == importlib.metadata.version('paramiko')\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

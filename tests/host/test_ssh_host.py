@@ -326,6 +326,43 @@ def test_an_agent_that_is_spoken_to_no_more(
     )
 
 
+def test_what_was_made_ready_serves_the_next_request(
+    own_sshd: Sshd, tmp_path: Path, connect: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = connect(own_sshd.settings(tmp_path / "work"))
+    host.get_ready()
+    host.get_ready()
+    assert host.deploy()  # also while it is on its way
+    assert host.ask(CALLS).seq == 1
+    assert own_sshd.counts() == (1, 1)
+    host.close()
+    # It waited for long until files were hashed: another agent, on the same connection.
+    monkeypatch.setattr(agent_host, "_KEPT_S", 0.0)
+    host.get_ready()
+    assert host.ask(CALLS).seq == 2
+    assert own_sshd.counts() == (2, 3)
+    host.close()
+    # There was nothing to say after all.
+    host.get_ready()
+    wait_for(lambda: own_sshd.counts() == (3, 4), "the login")
+    time.sleep(1.0)
+    host.close()
+    wait_for(lambda: str(tmp_path / "work") not in itertools.chain(*(words for _, words in all_processes())), "the end")
+
+
+def test_what_getting_ready_meets_is_raised_by_the_request(
+    own_sshd: Sshd, tmp_path: Path, connect: Callable[..., Host]
+) -> None:
+    settings = own_sshd.settings(tmp_path / "work")
+    own_sshd.known_hosts.write_text("")
+    host = connect(settings)
+    host.get_ready()
+    with pytest.raises(AuthenticationProblem, match="is not pinned"):
+        host.ask(CALLS)
+    own_sshd.trust()
+    assert host.ask(CALLS).seq == 1
+
+
 @given(st.lists(st.binary(max_size=50), max_size=30), st.lists(st.integers(1, 400_000), min_size=1, max_size=10))
 def test_what_arrives_is_read_in_order(packets: list[bytes], sizes: list[int]) -> None:
     arrivals = Arrivals()

@@ -56,6 +56,9 @@ class SimulatedHost:
             lambda job: self._ended(self, job),
         )
 
+    def get_ready(self) -> None:
+        """Nothing to do before a request."""
+
     # --- what happens to it ---------------------------------------------------------------------------------
 
     def live(self) -> None:
