@@ -12,17 +12,17 @@ _RETRY_DELAYS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 _HELD_BY_SOMEBODY = (5, 32, 33)
 
 
-def replace(source: Path, target: Path) -> None:
-    """Path.replace, again for a while when Windows says that somebody holds the file. Raises OSError."""
+def replace(source: Path | str, target: Path | str) -> None:
+    """os.replace, again for a while when Windows says that somebody holds the file. Raises OSError."""
     for delay in _RETRY_DELAYS_S:
         try:
-            source.replace(target)
+            os.replace(source, target)
             return
         except OSError as error:
             if getattr(error, "winerror", None) not in _HELD_BY_SOMEBODY:
                 raise
             time.sleep(delay)
-    source.replace(target)
+    os.replace(source, target)
 
 
 def sync_folder(folder: Path) -> None:

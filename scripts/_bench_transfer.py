@@ -171,7 +171,7 @@ class Lab:
 
     def empty(self) -> None:
         """Nothing is on either side. Small files are only put away: ext4 looks with each new file through all that were
-        deleted within the last seconds, which would be measured with every program, and more than its work."""
+        deleted within the last minutes, which would be measured with every program, and more than its work."""
         aside = self.used / str(time.monotonic_ns())
         aside.mkdir(parents=True)
         for folder in (self.here, self.there, self.work / "store"):
@@ -183,11 +183,6 @@ class Lab:
         if sum(one.stat().st_size for one in aside.rglob("*") if one.is_file()) >= 2**30:
             shutil.rmtree(aside)
         os.sync()  # nobody waits for what another program left to be written
-
-    def clear_away(self) -> None:
-        """Deletes what was put away, and lets that be long ago."""
-        shutil.rmtree(self.used, ignore_errors=True)
-        time.sleep(6)
 
     def prepare_outputs(self, source: Path) -> None:
         """Makes the files of `source` the outputs of a job on the host."""
@@ -267,7 +262,6 @@ def measure(names: list[str]) -> Iterator[Row]:
                     yield from rows_of(label, race(there, rounds, lab.empty))
                 if name == "A":
                     yield from changes(lab, source)
-                lab.clear_away()
         finally:
             lab.server.stop()
 

@@ -8,8 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mqi.errors import DiskProblem
 from mqi.host.base import DownloadOutcome, Progress, RemoteFile
@@ -55,7 +54,7 @@ class Tally:
     def publish(self) -> None:
         """Gives verified files their names. Raises DiskProblem."""
         with writing():
-            publish([(place.part, place.file.target) for place in self.verified], self.flushing)
+            publish([(place.part, place.target) for place in self.verified], self.flushing)
         self.done += [place.file for place in self.verified]
         self.verified = []
 
@@ -63,39 +62,36 @@ class Tally:
         return DownloadOutcome(tuple(self.done), tuple(self.failed), self.paused)
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a file arrives, and how much of it is there already."""
+class Place(NamedTuple):
+    """Where a file arrives, and how much of it is there already. Paths are text: of thousands of small files, a `Path`
+    for each would take as long as to write them."""
 
     file: RemoteFile
-    part: Path
+    target: str
+    part: str
     offset: int
 
 
 def places(files: Sequence[RemoteFile], tally: Tally) -> list[Place]:
     """Where the files arrive. Raises DiskProblem when their folders cannot be made."""
     found = []
-    folders = set()
+    begun: dict[str, set[str]] = {}  # folder -> what is in it
     for file in files:
-        part = file.target.with_name(file.target.name + PART_SUFFIX)
+        target = str(file.target)
+        folder, name = os.path.split(target)
+        name += PART_SUFFIX
+        part = os.path.join(folder, name)
         try:
-            if part.parent not in folders:
-                part.parent.mkdir(parents=True, exist_ok=True)
-                folders.add(part.parent)
-            size = _size(part)
+            if folder not in begun:
+                os.makedirs(folder, exist_ok=True)
+                begun[folder] = set(os.listdir(folder))
+            size = os.stat(part).st_size if name in begun[folder] else 0
         except OSError as error:
             raise DiskProblem(f"the folder for results cannot be written ({error.strerror})") from error
         offset = size if size <= file.size else 0
         tally.move(offset)
-        found.append(Place(file, part, offset))
+        found.append(Place(file, target, part, offset))
     return found
-
-
-def _size(part: Path) -> int:
-    try:
-        return part.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def call(wanted: Sequence[Place]) -> dict[str, Any]:
@@ -166,38 +162,49 @@ def writing() -> Iterator[None]:
 
 def _receive_one(conversation: Conversation, place: Place, tally: Tally, buffer: memoryview) -> bool:
     """Whether the part holds the file's bytes now; when not, it is removed."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    target = os.open(place.part, flags if place.offset else flags | os.O_TRUNC, 0o666)
+    try:
+        good = _fill(target, conversation, place, tally, buffer)
+    except BaseException:
+        os.close(target)
+        raise
+    if good:
+        tally.flushing.finish(target)  # which closes it
+    else:
+        os.close(target)
+        os.unlink(place.part)
+    return good
+
+
+def _fill(target: int, conversation: Conversation, place: Place, tally: Tally, buffer: memoryview) -> bool:
+    """Whether the open part holds the file's bytes now."""
     hasher = hashlib.sha256()
-    # "a+b" would write at the end whatever comes; the part must hold exactly what we hash.
-    with place.part.open("r+b" if place.offset else "wb", buffering=0) as target:
-        _hash_prefix(target, place.offset, hasher, buffer)
-        left, flushed = place.file.size - place.offset, 0
-        while left:
-            count = conversation.read_into(buffer[: min(left, tally.pace.chunk)])
-            hasher.update(buffer[:count])
-            _write_all(target, buffer[:count])
-            tally.move(count)
-            tally.pace.spent(count)
-            left -= count
-            flushed += count
-            if flushed >= _PIECE and left:
-                tally.flushing.begin(target.fileno())
-                flushed = 0
-        if hasher.hexdigest() == place.file.sha256:
-            tally.flushing.finish(os.dup(target.fileno()))
-            return True
-    place.part.unlink()
-    return False
-
-
-def _hash_prefix(target: Any, length: int, hasher: Any, buffer: memoryview) -> None:
-    while length:
-        count = target.readinto(buffer[: min(length, CHUNK)])
-        if not count:
-            raise OSError("a part became shorter while it was read")
+    _hash_prefix(target, place.offset, hasher)
+    left, flushed = place.file.size - place.offset, 0
+    while left:
+        count = conversation.read_into(buffer[: min(left, tally.pace.chunk)])
         hasher.update(buffer[:count])
-        length -= count
+        _write_all(target, buffer[:count])
+        tally.move(count)
+        tally.pace.spent(count)
+        left -= count
+        flushed += count
+        if flushed >= _PIECE and left:
+            tally.flushing.begin(target)
+            flushed = 0
+    return hasher.hexdigest() == place.file.sha256
 
 
-def _write_all(target: Any, view: memoryview) -> None:
+def _hash_prefix(target: int, length: int, hasher: Any) -> None:
+    while length:
+        piece = os.read(target, min(length, CHUNK))
+        if not piece:
+            raise OSError("a part became shorter while it was read")
+        hasher.update(piece)
+        length -= len(piece)
+
+
+def _write_all(target: int, view: memoryview) -> None:
     while view:
-        view = view[target.write(view) :]
+        view = view[os.write(target, view) :]

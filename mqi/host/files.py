@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from queue import SimpleQueue
 
 from mqi.renaming import replace
 
-# Several ask for the disk at the same time: file systems write one journal entry for all that do.
-_THREADS = 8
+# Many ask for the disk at the same time: file systems write one journal entry for all that do.
+_THREADS = 32
 # Open files that wait for it, at most.
 _OPEN = 256
 
@@ -59,7 +58,7 @@ class Flushing:
                 self._room.release()
 
 
-def publish(pairs: Sequence[tuple[Path, Path]], flushing: Flushing) -> None:
+def publish(pairs: Sequence[tuple[str, str]], flushing: Flushing) -> None:
     """Gives finished files (first), which `flushing` has, their names (second): durable first, then renamed.
 
     Raises OSError.
@@ -68,6 +67,6 @@ def publish(pairs: Sequence[tuple[Path, Path]], flushing: Flushing) -> None:
     for part, target in pairs:
         replace(part, target)
     if os.name != "nt":  # Windows has no such call for folders, and needs none
-        for folder in {target.parent for _, target in pairs}:
+        for folder in {os.path.dirname(target) for _, target in pairs}:
             flushing.finish(os.open(folder, os.O_RDONLY))
         flushing.wait()

@@ -7,8 +7,8 @@ import threading
 from queue import SimpleQueue
 from typing import List, Optional
 
-# Several ask at the same time: file systems write one journal entry for all that do.
-_THREADS = 8
+# Many ask at the same time: file systems write one journal entry for all that do.
+_THREADS = 32
 # Open files that wait for the disk, at most; processes may usually have 1024.
 _OPEN = 256
 

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, List, Tuple, Union
+from typing import Any, BinaryIO, Dict, List, Set, Tuple, Union
 
 from agent import names
 from agent.files import CHUNK, hash_file, read_json_object, remove, replace, write_json
@@ -48,7 +48,7 @@ def missing_blobs(work: Work, wanted: List[Tuple[str, int]]) -> List[List[Any]]:
     begun = set(os.listdir(places.parts)) if os.path.isdir(places.parts) else set()
     missing: Dict[str, int] = {}
     for sha256, size in wanted:
-        if sha256 in missing or _size(places.blob(sha256)) == size:
+        if sha256 in missing or places.holds(sha256, size):
             continue
         part = _size(places.part(sha256)) if sha256 in begun else 0
         missing[sha256] = part if 0 <= part <= size else 0
@@ -109,6 +109,7 @@ class _Places:
         self.parts = str(work.parts)
         self._part = self.parts + os.sep
         self._store = str(work.store) + os.sep
+        self._names: Dict[str, Set[str]] = {}  # folder -> the names in it when it was first asked for
 
     def part(self, sha256: str) -> str:
         return self._part + sha256
@@ -118,6 +119,17 @@ class _Places:
 
     def blob(self, sha256: str) -> str:
         return self._store + sha256[:2] + os.sep + sha256
+
+    def holds(self, sha256: str, size: int) -> bool:
+        """Whether the blob lay in its place when its folder was first asked for, and does now. Of thousands most do
+        not, and a look for each takes longer than one at their folders."""
+        folder = self.folder(sha256)
+        if folder not in self._names:
+            try:
+                self._names[folder] = set(os.listdir(folder))
+            except FileNotFoundError:
+                self._names[folder] = set()
+        return sha256 in self._names[folder] and _size(self.blob(sha256)) == size
 
 
 class _Arrived:
@@ -141,7 +153,7 @@ class _Arrived:
         """Whether the host has the blob already, from before or from this upload."""
         if blob.sha256 in self._waiting or blob.sha256 in self._stored:
             return True
-        if _size(self.places.blob(blob.sha256)) != blob.size:
+        if not self.places.holds(blob.sha256, blob.size):
             return False
         self._stored[blob.sha256] = None
         return True
@@ -187,36 +199,47 @@ def _receive_one(blob: Blob, stream: BinaryIO, arrived: _Arrived) -> str:
     elif blob.offset > _size(part):
         _skip(stream, blob.size - blob.offset)
         return "the host does not have the first %d bytes" % blob.offset
-    hasher = hashlib.sha256()
-    with open(os.open(part, flags, 0o600), "r+b", buffering=0) as target:
-        view = arrived.buffer
-        if blob.offset:
-            _hash_prefix(target, blob.offset, hasher, view)
-            target.truncate(blob.offset)
-        left, flushed = blob.size - blob.offset, 0
-        while left:
-            count = _read_some(stream, view[: min(left, CHUNK)])
-            hasher.update(view[:count])
-            _write_all(target, view[:count])
-            left -= count
-            flushed += count
-            if flushed >= _PIECE and left:
-                arrived.flushing.begin(target.fileno())
-                flushed = 0
-        if hasher.hexdigest() == blob.sha256:
-            arrived.add(blob, os.dup(target.fileno()))
-            return ""
+    target = os.open(part, flags, 0o600)
+    try:
+        good = _fill(target, blob, stream, arrived)
+    except BaseException:
+        os.close(target)
+        raise
+    if good:
+        arrived.add(blob, target)
+        return ""
+    os.close(target)
     os.unlink(part)
     return "the bytes are not those of the digest"
 
 
-def _hash_prefix(source: Any, length: int, hasher: Any, view: memoryview) -> None:
-    while length:
-        count = source.readinto(view[: min(length, CHUNK)])
-        if not count:
-            raise Refused("internal", "a partial upload became shorter while it was read")
+def _fill(target: int, blob: Blob, stream: BinaryIO, arrived: _Arrived) -> bool:
+    """Whether the open part holds the blob's bytes now. No file object: it would take as long as a small file."""
+    hasher = hashlib.sha256()
+    view = arrived.buffer
+    if blob.offset:
+        _hash_prefix(target, blob.offset, hasher)
+        os.ftruncate(target, blob.offset)
+    left, flushed = blob.size - blob.offset, 0
+    while left:
+        count = _read_some(stream, view[: min(left, CHUNK)])
         hasher.update(view[:count])
-        length -= count
+        _write_all(target, view[:count])
+        left -= count
+        flushed += count
+        if flushed >= _PIECE and left:
+            arrived.flushing.begin(target)
+            flushed = 0
+    return hasher.hexdigest() == blob.sha256
+
+
+def _hash_prefix(source: int, length: int, hasher: Any) -> None:
+    while length:
+        piece = os.read(source, min(length, CHUNK))
+        if not piece:
+            raise Refused("internal", "a partial upload became shorter while it was read")
+        hasher.update(piece)
+        length -= len(piece)
 
 
 def _read_some(stream: BinaryIO, view: memoryview) -> int:
@@ -226,9 +249,9 @@ def _read_some(stream: BinaryIO, view: memoryview) -> int:
     return int(count)
 
 
-def _write_all(target: Any, view: memoryview) -> None:
+def _write_all(target: int, view: memoryview) -> None:
     while view:
-        view = view[target.write(view) :]
+        view = view[os.write(target, view) :]
 
 
 def _skip(stream: BinaryIO, length: int) -> None:
