@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 import stat
 import sys
 import time
@@ -167,6 +166,8 @@ def link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(str(source), str(temporary))
     except OSError:
+        import shutil  # slow to import, and seldom needed
+
         shutil.copyfile(str(source), str(temporary))
     replace(temporary, target)
     # Renaming a link onto another link of the same file does nothing and leaves the source (POSIX).
@@ -195,4 +196,6 @@ def remove_tree(folder: Path) -> None:
             path = os.path.join(root, name)
             if not os.path.islink(path):
                 os.chmod(path, 0o700)
+    import shutil  # slow to import, and seldom needed
+
     retried(lambda: shutil.rmtree(str(folder)))

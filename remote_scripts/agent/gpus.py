@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -25,8 +24,8 @@ _REST_S = 60.0
 _FRESH_S = 5.0
 _COLUMNS = "uuid,name,memory.total,memory.used,utilization.gpu,temperature.gpu,index"
 # `nvidia-smi -L`: "GPU 0: NVIDIA A100 (UUID: GPU-…)", then its "  MIG 1g.5gb     Device  0: (UUID: MIG-…)".
-_CARD_LINE = re.compile(r"^GPU \d+: .*\(UUID: (GPU-[0-9A-Za-z-]+)\)")
-_MIG_LINE = re.compile(r"^\s+MIG (\S+)\s+Device\s+\d+: \(UUID: (MIG-[0-9A-Za-z/-]+)\)")
+_CARD_LINE = r"^GPU \d+: .*\(UUID: (GPU-[0-9A-Za-z-]+)\)"
+_MIG_LINE = r"^\s+MIG (\S+)\s+Device\s+\d+: \(UUID: (MIG-[0-9A-Za-z/-]+)\)"
 
 
 class GpuProblem(Exception):
@@ -52,6 +51,8 @@ class GpuQuery:
         self._trouble = ""
         self._cards: "Optional[subprocess.Popen[bytes]]" = None
         self._processes: "Optional[subprocess.Popen[bytes]]" = None
+        import shutil  # slow to import, and a job without a GPU has no use for it
+
         self._program = shutil.which("nvidia-smi")
         if self._program is not None and not self._remembers():
             self._cards = _start(self._program, ["--query-gpu=" + _COLUMNS, *_CSV])
@@ -173,7 +174,7 @@ def _parse_instances(text: str) -> Dict[str, List[Tuple[str, str]]]:
     found: Dict[str, List[Tuple[str, str]]] = {}
     card = ""
     for line in text.splitlines():
-        whole, part = _CARD_LINE.match(line), _MIG_LINE.match(line)
+        whole, part = re.match(_CARD_LINE, line), re.match(_MIG_LINE, line)
         if whole:
             card = whole[1]
         elif part and card:

@@ -8,14 +8,15 @@ from typing import Any, NamedTuple, Optional
 
 from agent.problems import Refused
 
-_RUN_KEY = re.compile(r"[0-9a-f]{12}")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_SCRIPTS = re.compile(r"[0-9a-f]{16,64}")
-_INPUT = re.compile(r"[0-9]{6,9}")
-_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_GPU = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
-_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_JOB_KEY = re.compile(
+# Compiled at the first use: one process needs two of them, and each takes half a millisecond.
+_RUN_KEY = r"[0-9a-f]{12}"
+_DIGEST = r"[0-9a-f]{64}"
+_SCRIPTS = r"[0-9a-f]{16,64}"
+_INPUT = r"[0-9]{6,9}"
+_GROUP = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+_GPU = r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}"
+_PLAIN = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
+_JOB_KEY = (
     r"(?P<run>[0-9a-f]{12})\.(?P<step>[a-z][a-z0-9_]{0,31})"
     r"(?:\.b(?P<beam>0|[1-9][0-9]{0,8}))?-a(?P<attempt>[1-9][0-9]{0,5})"
 )
@@ -30,8 +31,8 @@ class JobKey(NamedTuple):
     attempt: int
 
 
-def _checked(pattern: "re.Pattern[str]", value: Any, what: str) -> str:
-    if not isinstance(value, str) or pattern.fullmatch(value) is None:
+def _checked(pattern: str, value: Any, what: str) -> str:
+    if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
         raise Refused("bad_request", "not %s: %.80r" % (what, value))
     return value
 
@@ -66,7 +67,7 @@ def job_key(value: Any) -> str:
 
 def parse_job_key(value: Any) -> JobKey:
     """The parts of a job key. Raises Refused for anything else."""
-    match = _JOB_KEY.fullmatch(value) if isinstance(value, str) else None
+    match = re.fullmatch(_JOB_KEY, value) if isinstance(value, str) else None
     if match is None:
         raise Refused("bad_request", "not a job key: %.80r" % (value,))
     beam = match["beam"]
@@ -77,7 +78,7 @@ def plain_path(value: Any) -> str:
     """A relative path of our own making (a job's machine file): plain characters only, no way upwards."""
     if isinstance(value, str) and len(value) <= 300:
         parts = value.split("/")
-        if all(_PLAIN.fullmatch(part) and part.strip(".") for part in parts):
+        if all(re.fullmatch(_PLAIN, part) and part.strip(".") for part in parts):
             return value
     raise Refused("bad_request", "not a plain relative path: %.80r" % (value,))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import signal
 import sys
 import time
@@ -98,6 +97,8 @@ def _system_sentence(error: Exception) -> str:
 
 def _disk_is_full(folder: Path) -> bool:
     try:
+        import shutil  # slow to import, and asked for after failures only
+
         return shutil.disk_usage(str(folder)).free < _FULL_BYTES
     except OSError:
         return False
