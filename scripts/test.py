@@ -37,8 +37,8 @@ def main() -> int:
     python = ensure("dev")
     install_mcsquare(python)
     marker = [] if slow else ["-m", "not slow"]
-    # Tests wait for processes a third of their time: three workers keep two cores busy.
-    workers = max(2, 3 * (os.cpu_count() or 1) // 2)
+    # Tests wait for processes more than half of their time: four workers keep two cores busy.
+    workers = 2 * (os.cpu_count() or 1)
     command = [str(python), "-m", "pytest", "-n", str(workers), "--dist", "worksteal", *marker, *arguments]
     environment = {**os.environ, "MCSQUARE_FOLDER": str(MCSQUARE)}
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode

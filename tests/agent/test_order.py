@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
+
+import pytest
+from agent.locks import Lock
 
 from tests.agent.bench import RUN, Bench, wait_for
 
@@ -111,3 +115,23 @@ def test_a_group_that_is_gone_keeps_its_jobs_waiting(bench: Bench) -> None:
     assert "group" in answer.probe["queue"]["message"]
     assert not tasks(bench)
     assert answer.replies[0]["runs"][RUN]["jobs"][f"{RUN}.one-a1"]["state"] == "waiting"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the runner's log cannot be taken away there while it is open")
+def test_a_task_that_the_system_does_not_let_start_is_started_later_by_the_same_runner(bench: Bench) -> None:
+    plan = bench.plan(bench.gated("one-a1"), bench.traced("two-a1"))
+    bench.submit({**plan, "jobs": plan["jobs"][:1]})
+    wait_for(lambda: bench.begun("one-a1"), "the first job to begin")
+    log = bench.work / "queue" / "local" / "cpu" / "runner.log"
+    log.unlink()
+    log.mkdir()  # what cannot be written: no process starts
+    bench.submit({**plan, "serial": plan["serial"] + 1})
+    time.sleep(1.0)
+    with Lock(log.with_name("runner.lock")) as lock:
+        assert not lock.acquire(), "the runner has ended"
+    assert bench.begun("two-a1") == 0
+    log.rmdir()
+    assert bench.exit("two-a1")["kind"] == "ok"  # and nobody asked for anything
+    bench.open_gate()
+    assert bench.exit("one-a1")["kind"] == "ok"
+    assert bench.begun("one-a1") == bench.begun("two-a1") == 1

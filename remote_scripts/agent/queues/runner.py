@@ -24,6 +24,9 @@ _LOOK_EVERY_S = 0.1
 # this, doubled each time up to the maximum.
 _RETRY_FIRST_S = 0.25
 _RETRY_MAX_S = 8.0
+# What the system refuses (no more processes, on Windows a file that somebody holds) it may allow later. After so many
+# times in a row the runner ends; the next request starts another.
+_REFUSALS = 8
 
 
 def run_group(root: str, group: str) -> int:
@@ -45,12 +48,23 @@ class _Runner:
         self._not_before: Dict[str, float] = {}
 
     def serve(self, lock: Lock) -> None:
+        """Runs the tasks until there are none. Raises OSError when the system goes on refusing."""
+        refusals = 0
         while True:
-            self._reap()
-            self._start(self._to_start())
-            if not self._children and self._end(lock):
-                return
-            time.sleep(_LOOK_EVERY_S)
+            try:
+                if self._is_done(lock):
+                    return
+                refusals = 0
+            except OSError:
+                refusals += 1
+                if refusals > _REFUSALS:
+                    raise
+            time.sleep(min(_RETRY_MAX_S, _LOOK_EVERY_S * 2**refusals))
+
+    def _is_done(self, lock: Lock) -> bool:
+        self._reap()
+        self._start(self._to_start())
+        return not self._children and self._end(lock)
 
     def _reap(self) -> None:
         for key, child in list(self._children.items()):
