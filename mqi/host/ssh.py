@@ -100,7 +100,7 @@ class SshHost(AgentHost):
         early, self._early = self._early, None
         # One that is still on its way ends with this process; nobody needs to wait for it.
         if early is not None and not early.is_alive():
-            with contextlib.suppress(MqiError):
+            with contextlib.suppress(Exception):  # it failed, and nobody asked for it after all
                 early.channel().close()
         super().close()
         if self._line is not None:
