@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bench import Place
+
 ROOT = Path(__file__).resolve().parents[1]
 # A: like the CT of a case; B: like the logs of a delivery; C: one large file. (files, bytes each, rounds)
 SETS = {"A": (300, 512 * 1024, 5), "B": (2000, 8 * 1024, 5), "C": (1, 2**30, 3)}
@@ -28,6 +30,13 @@ RUN = "0123456789ab"
 KEY = f"{RUN}.copy-a1"
 # Only told: nobody uses it so. It shows what it costs that a power loss takes no file.
 DURABLE = "rsync -a --fsync"
+CONFIG = """\
+watch: [{{path: cases, room: G1, quiet: 0s}}]
+hosts: [{{name: far, type: ssh, work_dir: {work}, python: {python}, queue: {{type: local}}, ssh: {{{ssh}}}}}]
+paths: {{database: mqi.db, results: results, logs: logs}}
+transfer: {{min_free: 1 MiB}}
+workflows: {{default_qa: quick.yaml}}
+"""
 Row = tuple[str, str, str]
 
 
@@ -113,12 +122,13 @@ class Lab:
         self.server = trusted_sshd(root)
         self.here, self.there, self.work = root / "here", root / "there", root / "work"
         self.used = root / "used"
+        self.places: list[Place] = []
         login = self.server.ssh()
         self.address = f"{login.user}@127.0.0.1"
         ssh = {"address": "127.0.0.1", "user": login.user, "port": login.port, "python": sys.executable}
         ssh |= {"key": str(login.key), "known_hosts": str(login.known_hosts)}
         self.cache = root / "digests.json"
-        self.given = {"work": str(self.work), "ssh": ssh, "cache": str(self.cache)}
+        self.given: dict[str, Any] = {"work": str(self.work), "ssh": ssh, "cache": str(self.cache)}
         options = [
             "IdentitiesOnly=yes",
             "StrictHostKeyChecking=yes",
@@ -267,6 +277,8 @@ def measure(names: list[str]) -> Iterator[Row]:
                     yield from changes(lab, source)
         finally:
             lab.server.stop()
+            for place in lab.places:
+                place.remove()
 
 
 def changes(lab: Lab, source: Path) -> Iterator[Row]:
@@ -284,9 +296,31 @@ def changes(lab: Lab, source: Path) -> Iterator[Row]:
         (source / "00007.dcm").write_bytes(random.Random(-number).randbytes(SETS["A"][1]))
 
     yield from rows_of("A, one file changed", race(both, 5, change))
+    yield from rows_of(
+        "A, nothing changed: mqi cycle",
+        race({"mqi": known_case(lab, source), "rsync -a": both["rsync -a"]}, 5, lambda: None),
+    )
     # What of that no program in Python can avoid that speaks SSH by paramiko.
     bare = {"mqi": [sys.executable, __file__, "login", json.dumps(lab.given)], "rsync -a": both["rsync -a"]}
     yield from rows_of("only fabric's import and a login", race(bare, 5, lambda: None))
+
+
+def known_case(lab: Lab, source: Path) -> list[str]:
+    """The `mqi cycle` of an installation with a case of these files, which the host has computed: it asks its database,
+    and no host."""
+    place = Place(sys.executable)
+    lab.places.append(place)
+    ssh = ", ".join(f"{name}: {value}" for name, value in lab.given["ssh"].items())
+    config = CONFIG.format(work=place.root / "work", python=sys.executable, ssh=ssh)
+    (place.root / "mqi.yaml").write_text(config, encoding="utf-8")
+    place.samples(1)
+    for path in source.iterdir():
+        os.link(path, place.root / "cases" / "first" / f"{path.stem}.log")
+    for _minute in range(100):
+        place.mqi("cycle")
+        if list((place.root / "results").glob("*/*/latest.json")):
+            return place.command("cycle")
+    sys.exit(place.mqi("status"))
 
 
 if __name__ == "__main__":
