@@ -19,9 +19,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench import Place
+if TYPE_CHECKING:
+    from bench import Place
 
 ROOT = Path(__file__).resolve().parents[1]
 # A: like the CT of a case; B: like the logs of a delivery; C: one large file. (files, bytes each, rounds)
@@ -308,6 +309,8 @@ def changes(lab: Lab, source: Path) -> Iterator[Row]:
 def known_case(lab: Lab, source: Path) -> list[str]:
     """The `mqi cycle` of an installation with a case of these files, which the host has computed: it asks its database,
     and no host."""
+    from bench import Place  # not for the measured client, which is this script, too
+
     place = Place(sys.executable)
     lab.places.append(place)
     ssh = ", ".join(f"{name}: {value}" for name, value in lab.given["ssh"].items())
