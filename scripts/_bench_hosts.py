@@ -17,10 +17,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from _bench_transfer import trusted_sshd
-from bench import WORKFLOW, Place
+from _bench_transfer import far_site, trusted_sshd
+
+if TYPE_CHECKING:
+    from bench import Place
 
 DPDISPATCHER = "dpdispatcher==1.1.0"
 # Cases -> rounds of mqi and the floor. dpdispatcher takes minutes: one round.
@@ -33,24 +35,10 @@ _PAUSE_S = 0.5
 CODE = "open('out.txt', 'w').write('x')"
 Row = tuple[str, str, str]
 
-CONFIG = """\
-watch: [{{path: cases, room: G1, quiet: 0s}}]
-hosts:
-  - name: far
-    type: ssh
-    work_dir: {work}
-    python: {python}
-    max_cases: 1000
-    ssh: {{address: 127.0.0.1, port: {port}, user: {user}, key: {key}, known_hosts: {known_hosts}, python: {python}}}
-    queue:
-      type: pueue
-      groups: [{{name: cpu, slots: {slots}}}, {{name: gpu, slots: {slots}}}]
-      max_queued: {max_queued}
-      pueue: {{program: {program}, config: {config}}}
-paths: {{database: mqi.db, results: results, logs: logs}}
-transfer: {{min_free: 1 MiB}}
-workflows: {{default_qa: quick.yaml}}
-"""
+QUEUE = (
+    "{{type: pueue, groups: [{{name: cpu, slots: {slots}}}, {{name: gpu, slots: {slots}}}], "
+    "max_queued: {max_queued}, pueue: {{program: {program}, config: {config}}}}}"
+)
 
 # Its Shell starts everything at once and has no queue in between: that is less work, not more.
 PEER = """\
@@ -92,15 +80,10 @@ class Lab:
 
     def site(self, count: int) -> Place:
         """A new installation with `count` folders, which nobody has seen yet."""
-        place = Place(sys.executable)
-        text = CONFIG.format(
-            work=place.root / "work", python=sys.executable, known_hosts=self.server.known_hosts, slots=SLOTS,
-            max_queued=MAX_QUEUED, program=self.pueue.program, config=self.pueue.config, **self.login(),
-        )  # fmt: skip
-        (place.root / "mqi.yaml").write_text(text, encoding="utf-8")
-        (place.root / "quick.yaml").write_text(WORKFLOW, encoding="utf-8")
-        place.samples(count)
-        return place
+        queue = QUEUE.format(
+            slots=SLOTS, max_queued=MAX_QUEUED, program=self.pueue.program, config=self.pueue.config
+        )
+        return far_site(self.server, queue, count)
 
 
 def mqi_s(lab: Lab, count: int) -> float:

@@ -33,7 +33,8 @@ KEY = f"{RUN}.copy-a1"
 DURABLE = "rsync -a --fsync"
 CONFIG = """\
 watch: [{{path: cases, room: G1, quiet: 0s}}]
-hosts: [{{name: far, type: ssh, work_dir: {work}, python: {python}, queue: {{type: local}}, ssh: {{{ssh}}}}}]
+hosts:
+  - {{name: far, type: ssh, work_dir: {work}, python: {python}, max_cases: 1000, queue: {queue}, ssh: {{{ssh}}}}}
 paths: {{database: mqi.db, results: results, logs: logs}}
 transfer: {{min_free: 1 MiB}}
 workflows: {{default_qa: quick.yaml}}
@@ -105,6 +106,25 @@ def login_only(given: dict[str, dict[str, str]]) -> None:
         connection.open()
 
 
+def ssh_of(server: Any) -> dict[str, Any]:
+    """The `ssh` of a host that is reached by this sshd."""
+    login = server.ssh()
+    ssh = {"address": "127.0.0.1", "user": login.user, "port": login.port, "python": sys.executable}
+    return {**ssh, "key": str(login.key), "known_hosts": str(login.known_hosts)}
+
+
+def far_site(server: Any, queue: str, count: int) -> Place:
+    """A new installation with a host behind this sshd, and `count` folders, which nobody has seen yet."""
+    from bench import Place  # not for the measured client, which is this script, too
+
+    place = Place(sys.executable)
+    ssh = ", ".join(f"{name}: {value}" for name, value in ssh_of(server).items())
+    config = CONFIG.format(work=place.root / "work", python=sys.executable, ssh=ssh, queue=queue)
+    (place.root / "mqi.yaml").write_text(config, encoding="utf-8")
+    place.samples(count)
+    return place
+
+
 def trusted_sshd(root: Path) -> Any:
     """The tests' sshd, on loopback, with its host key pinned; the caller stops it. Makes `tests` importable."""
     sys.path.insert(0, str(ROOT))
@@ -123,13 +143,14 @@ class Lab:
         self.server = trusted_sshd(root)
         self.here, self.there, self.work = root / "here", root / "there", root / "work"
         self.used = root / "used"
-        self.places: list[Place] = []
         login = self.server.ssh()
         self.address = f"{login.user}@127.0.0.1"
-        ssh = {"address": "127.0.0.1", "user": login.user, "port": login.port, "python": sys.executable}
-        ssh |= {"key": str(login.key), "known_hosts": str(login.known_hosts)}
         self.cache = root / "digests.json"
-        self.given: dict[str, Any] = {"work": str(self.work), "ssh": ssh, "cache": str(self.cache)}
+        self.given: dict[str, Any] = {
+            "work": str(self.work),
+            "ssh": ssh_of(self.server),
+            "cache": str(self.cache),
+        }
         options = [
             "IdentitiesOnly=yes",
             "StrictHostKeyChecking=yes",
@@ -170,6 +191,7 @@ class Lab:
         verb = "put" if up else "get"
         batch.write_text(f"{verb} -r {source}/* {target}/\n", encoding="utf-8")
         slash = [f"{source}/", far_target] if up else [f"{self.address}:{source}/", f"{target}/"]
+        rsync = ["-e", " ".join(["ssh", *self.ssh, "-p", port]), *slash]
         login = self.server.ssh()
         sftp = f":sftp,host=127.0.0.1,port={port},user={login.user},key_file={login.key},known_hosts_file={login.known_hosts}:"
         ends = [str(source), sftp + str(target)] if up else [sftp + str(source), str(target)]
@@ -178,9 +200,9 @@ class Lab:
             "scp": ["scp", "-q", *self.ssh, "-P", port, *pair],
             "scp -O": ["scp", "-O", "-q", *self.ssh, "-P", port, *pair],
             "sftp -b": ["sftp", "-q", *self.ssh, "-P", port, "-b", str(batch), self.address],
-            "rsync -a": ["rsync", "-a", "-e", " ".join(["ssh", *self.ssh, "-p", port]), *slash],
+            "rsync -a": ["rsync", "-a", *rsync],
             "rclone": ["rclone", "copy", "--config", "/dev/null", *ends],
-            DURABLE: ["rsync", "-a", "--fsync", "-e", " ".join(["ssh", *self.ssh, "-p", port]), *slash],
+            DURABLE: ["rsync", "-a", "--fsync", *rsync],
         }
 
     def empty(self) -> None:
@@ -278,8 +300,6 @@ def measure(names: list[str]) -> Iterator[Row]:
                     yield from changes(lab, source)
         finally:
             lab.server.stop()
-            for place in lab.places:
-                place.remove()
 
 
 def changes(lab: Lab, source: Path) -> Iterator[Row]:
@@ -297,26 +317,20 @@ def changes(lab: Lab, source: Path) -> Iterator[Row]:
         (source / "00007.dcm").write_bytes(random.Random(-number).randbytes(SETS["A"][1]))
 
     yield from rows_of("A, one file changed", race(both, 5, change))
-    yield from rows_of(
-        "A, nothing changed: mqi cycle",
-        race({"mqi": known_case(lab, source), "rsync -a": both["rsync -a"]}, 5, lambda: None),
-    )
+    place = far_site(lab.server, "{type: local}", 1)
+    try:
+        idle = {"mqi": known_case(place, source), "rsync -a": both["rsync -a"]}
+        yield from rows_of("A, nothing changed: mqi cycle", race(idle, 5, lambda: None))
+    finally:
+        place.remove()
     # What of that no program in Python can avoid that speaks SSH by paramiko.
     bare = {"mqi": [sys.executable, __file__, "login", json.dumps(lab.given)], "rsync -a": both["rsync -a"]}
     yield from rows_of("only fabric's import and a login", race(bare, 5, lambda: None))
 
 
-def known_case(lab: Lab, source: Path) -> list[str]:
-    """The `mqi cycle` of an installation with a case of these files, which the host has computed: it asks its database,
-    and no host."""
-    from bench import Place  # not for the measured client, which is this script, too
-
-    place = Place(sys.executable)
-    lab.places.append(place)
-    ssh = ", ".join(f"{name}: {value}" for name, value in lab.given["ssh"].items())
-    config = CONFIG.format(work=place.root / "work", python=sys.executable, ssh=ssh)
-    (place.root / "mqi.yaml").write_text(config, encoding="utf-8")
-    place.samples(1)
+def known_case(place: Place, source: Path) -> list[str]:
+    """The `mqi cycle` of this installation once the host has computed its case, to which these files belong: it asks its
+    database, and no host."""
     for path in source.iterdir():
         os.link(path, place.root / "cases" / "first" / f"{path.stem}.log")
     for _minute in range(100):

@@ -54,7 +54,7 @@ class Tally:
     def publish(self) -> None:
         """Gives verified files their names. Raises DiskProblem."""
         with writing():
-            publish([(place.part, place.target) for place in self.verified], self.flushing)
+            publish([(place.part, str(place.file.target)) for place in self.verified], self.flushing)
         self.done += [place.file for place in self.verified]
         self.verified = []
 
@@ -67,7 +67,6 @@ class Place(NamedTuple):
     for each would take as long as to write them."""
 
     file: RemoteFile
-    target: str
     part: str
     offset: int
 
@@ -77,8 +76,7 @@ def places(files: Sequence[RemoteFile], tally: Tally) -> list[Place]:
     found = []
     begun: dict[str, set[str]] = {}  # folder -> what is in it
     for file in files:
-        target = str(file.target)
-        folder, name = os.path.split(target)
+        folder, name = os.path.split(file.target)
         name += PART_SUFFIX
         part = os.path.join(folder, name)
         try:
@@ -90,7 +88,7 @@ def places(files: Sequence[RemoteFile], tally: Tally) -> list[Place]:
             raise DiskProblem(f"the folder for results cannot be written ({error.strerror})") from error
         offset = size if size <= file.size else 0
         tally.move(offset)
-        found.append(Place(file, target, part, offset))
+        found.append(Place(file, part, offset))
     return found
 
 

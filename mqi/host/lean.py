@@ -36,7 +36,7 @@ def import_fabric() -> None:
         return
     sys.modules[_YAML] = _Later(_YAML)
     # invoke.context only binds the name.
-    with _instead(_MOCK, Mock=None), _instead(_METADATA, version=version):
+    with _instead(_MOCK, Mock=None), _instead(_METADATA, version=_version):
         importlib.import_module("fabric")
 
 
@@ -53,7 +53,7 @@ def _instead(name: str, **content: Any) -> Iterator[None]:
             del sys.modules[name]
 
 
-def version(package: str) -> str:
+def _version(package: str) -> str:
     """The version of an installed package, by the name of the folder that describes it (PEP 376)."""
     for place in sys.path:
         for found in Path(place).glob(f"{package}-*.dist-info"):

@@ -17,6 +17,7 @@ from mqi.host.packets import Packets
 
 # Small writes (headers) are gathered up to this; large ones pass through.
 _GATHERED = 1 << 17
+# Small: what is read ahead of a file's bytes with their header is copied once more.
 _READ_AHEAD = 1 << 16
 # So much of a large write goes to the connection before anybody looks at the clock.
 _SENT_AT_ONCE = 1 << 20

@@ -1,6 +1,6 @@
 """Entry points of the agent. It is started often, so it imports little: not even argparse.
 
-    request --work W                    serve one framed request on stdin, answer on stdout
+    request --work W                    serve framed requests on stdin, answer each on stdout
     environment --work W                build the steps' Python environment from the wheels in the store
     run JOBKEY --work W [OPTION…]       run one job, at most once ever; --slot: bounded by its group's slots;
                                         --wait: for its slot and GPU; --gpu UUID: on this GPU of the group's

@@ -57,6 +57,7 @@ def widen(fd: int) -> None:
 
 def open_input(fd: int, idle_s: float) -> BinaryIO:
     widen(fd)
+    # Small: what is read ahead of a file's bytes with their header is copied once more.
     return io.BufferedReader(IdleInput(fd, idle_s), 1 << 16)
 
 

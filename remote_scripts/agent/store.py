@@ -45,12 +45,11 @@ class Blob:
 def missing_blobs(work: Work, wanted: List[Tuple[str, int]]) -> List[List[Any]]:
     """[digest, offset] of each wanted (digest, size) that is not in the store, each once."""
     places = _Places(work)
-    begun = set(os.listdir(places.parts)) if os.path.isdir(places.parts) else set()
     missing: Dict[str, int] = {}
     for sha256, size in wanted:
         if sha256 in missing or places.holds(sha256, size):
             continue
-        part = _size(places.part(sha256)) if sha256 in begun else 0
+        part = _size(places.part(sha256)) if places.lists(places.parts, sha256) else 0
         missing[sha256] = part if 0 <= part <= size else 0
     return [[sha256, offset] for sha256, offset in missing.items()]
 
@@ -121,15 +120,18 @@ class _Places:
         return self._store + sha256[:2] + os.sep + sha256
 
     def holds(self, sha256: str, size: int) -> bool:
-        """Whether the blob lay in its place when its folder was first asked for, and does now. Of thousands most do
-        not, and a look for each takes longer than one at their folders."""
-        folder = self.folder(sha256)
+        """Whether the blob lies in its place. Of thousands most do not, and a look for each takes longer than one at
+        their folders."""
+        return self.lists(self.folder(sha256), sha256) and _size(self.blob(sha256)) == size
+
+    def lists(self, folder: str, name: str) -> bool:
+        """Whether the folder had this name in it when it was first asked for."""
         if folder not in self._names:
             try:
                 self._names[folder] = set(os.listdir(folder))
             except FileNotFoundError:
                 self._names[folder] = set()
-        return sha256 in self._names[folder] and _size(self.blob(sha256)) == size
+        return name in self._names[folder]
 
 
 class _Arrived:

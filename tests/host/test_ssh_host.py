@@ -295,6 +295,11 @@ def test_one_connection_and_one_exec_for_all_requests(own_sshd: Sshd, tmp_path: 
     host.close()
 
 
+def agents_of(work: Path) -> list[int]:
+    """The processes that serve this work directory."""
+    return [pid for pid, words in all_processes() if str(work) in words]
+
+
 @pytest.mark.parametrize("how", ["refuses", "was killed", "has waited for long"])
 def test_an_agent_that_is_spoken_to_no_more(
     how: str, own_sshd: Sshd, tmp_path: Path, connect: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
@@ -303,7 +308,7 @@ def test_an_agent_that_is_spoken_to_no_more(
     work = tmp_path / "work"
     host = connect(own_sshd.settings(work))
     assert host.ask(CALLS).seq == 1
-    agents = [pid for pid, words in all_processes() if str(work) in words]
+    agents = agents_of(work)
     assert agents
     if how == "refuses":
         (work / "agent.lock").unlink()
@@ -321,9 +326,7 @@ def test_an_agent_that_is_spoken_to_no_more(
     assert host.ask(CALLS).seq == 2
     assert own_sshd.counts() == (1, 2)
     host.close()
-    wait_for(
-        lambda: not any(str(work) in words for _, words in all_processes()), "the agents to be gone"
-    )
+    wait_for(lambda: not agents_of(work), "the agents to be gone")
 
 
 def test_what_was_made_ready_serves_the_next_request(
@@ -347,7 +350,7 @@ def test_what_was_made_ready_serves_the_next_request(
     wait_for(lambda: own_sshd.counts() == (3, 4), "the login")
     time.sleep(1.0)
     host.close()
-    wait_for(lambda: str(tmp_path / "work") not in itertools.chain(*(words for _, words in all_processes())), "the end")
+    wait_for(lambda: not agents_of(tmp_path / "work"), "the agents to be gone")
 
 
 def test_what_getting_ready_meets_is_raised_by_the_request(
